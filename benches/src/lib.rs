@@ -1,0 +1,1 @@
+//! anygpu: benchmark suites and report writers.

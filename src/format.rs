@@ -1,0 +1,7 @@
+//! Files of weights: where their bytes come from ([`source`]) and how they are laid out.
+
+pub mod metadata;
+pub mod source;
+
+pub use metadata::{Metadata, Value};
+pub use source::ByteSource;

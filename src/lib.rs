@@ -1,0 +1,13 @@
+//! Language models on any GPU, natively (Vulkan, Metal, DX12) and in the browser, from hand-written WGSL.
+//!
+//! ```text
+//! ByteSource -> format -> tensors -> models (write a Plan) -> Plan of Steps -> replay -> tokens -> text
+//! ```
+#![warn(missing_docs)]
+
+pub mod dtype;
+pub mod error;
+pub mod format;
+
+pub use dtype::DType;
+pub use error::{Error, ErrorKind, Result};
