@@ -8,6 +8,7 @@
 pub mod dtype;
 pub mod error;
 pub mod format;
+pub mod models;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};

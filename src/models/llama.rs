@@ -1,0 +1,13 @@
+//! Architecture `llama` of GGUF: Llama 2, 3, 3.1 and 3.2, Mistral, TinyLlama, SmolLM and others of their shape.
+//!
+//! ```text
+//! x = token_embd[token]
+//! for each layer:
+//!     h = rms_norm(x) · attn_norm;  q, k, v = h · Wᵀ (+ bias);  rope(q, k);  x += attention(q, cache) · attn_outputᵀ
+//!     h = rms_norm(x) · ffn_norm;   x += (silu(h · ffn_gateᵀ) ⊙ (h · ffn_upᵀ)) · ffn_downᵀ
+//! logits = (rms_norm(x) · output_norm) · outputᵀ
+//! ```
+
+pub mod config;
+
+pub use config::Config;
