@@ -1,7 +1,9 @@
 //! Files of weights: where their bytes come from ([`source`]) and how they are laid out.
 
+pub mod gguf;
 pub mod metadata;
 pub mod source;
 
+pub use gguf::Gguf;
 pub use metadata::{Metadata, Value};
 pub use source::ByteSource;

@@ -26,7 +26,9 @@ pub enum Value {
     Ints(Vec<i64>),
     /// Floats: token scores.
     Floats(Vec<f32>),
-    /// Any other array: booleans, arrays of arrays.
+    /// Truth values: which layers have a window.
+    Bools(Vec<bool>),
+    /// Arrays of arrays.
     Array(Vec<Value>),
 }
 
@@ -42,7 +44,8 @@ impl Value {
             Value::Strings(_) => "an array of strings",
             Value::Ints(_) => "an array of integers",
             Value::Floats(_) => "an array of floats",
-            Value::Array(_) => "an array",
+            Value::Bools(_) => "an array of booleans",
+            Value::Array(_) => "an array of arrays",
         }
     }
 }
@@ -88,6 +91,8 @@ getters! {
     strings -> &[String], "an array of strings", Value::Strings(v) => v.as_slice();
     /// Integers.
     ints -> &[i64], "an array of integers", Value::Ints(v) => v.as_slice();
+    /// Truth values.
+    bools -> &[bool], "an array of booleans", Value::Bools(v) => v.as_slice();
     /// Floats.
     floats -> &[f32], "an array of floats", Value::Floats(v) => v.as_slice();
 }
