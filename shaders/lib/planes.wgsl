@@ -1,0 +1,26 @@
+// Reading the planes of a packed row; layouts in src/layout.rs. `row` counts 16-byte units of w, offsets into the row
+// count what the name says.
+
+fn row_word(row: u32, word: u32) -> u32 {
+    return w[row + (word >> 2u)][word & 3u];
+}
+
+fn row_half(row: u32, half: u32) -> f32 {
+    return unpack2x16float(row_word(row, half >> 1u))[half & 1u];
+}
+
+// Scale and minimum (times -1 where the format says so) of sub-block s of a Q4_K or Q5_K super-block, whose head is
+// d, dmin and twelve bytes of 6-bit numbers: sub-blocks 0 to 3 in the lower six bits of bytes s and s + 4, the others
+// split over the lower or upper nibble of byte s + 4 and the upper bits of bytes s - 4 and s.
+fn k_scale_min(head: vec4<u32>, s: u32) -> vec2<f32> {
+    let d = unpack2x16float(head.x);
+    let shift = 8u * (s & 3u);
+    var scale = (head.y >> shift) & 63u;
+    var minimum = (head.z >> shift) & 63u;
+    if s >= 4u {
+        let last = head.w >> shift;
+        scale = (last & 15u) | (((head.y >> shift) >> 6u) & 3u) << 4u;
+        minimum = ((last >> 4u) & 15u) | (((head.z >> shift) >> 6u) & 3u) << 4u;
+    }
+    return d * vec2<f32>(f32(scale), f32(minimum));
+}

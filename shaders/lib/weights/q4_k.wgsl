@@ -1,0 +1,31 @@
+// 256 4-bit values; eight sub-blocks with scale and minimum: d * scale * q - dmin * minimum.
+#import planes
+
+struct Groups {
+    q: array<u32, 8>,
+    scale: vec2<f32>, // of elements 0 to 15 and 16 to 31
+    minimum: f32, // subtracted from every element
+}
+
+// The sub-block as packed bytes: element = scale * q - minimum. Group g holds elements 4g to 4g + 3.
+fn weights_groups(row: u32, block: u32) -> Groups {
+    let nibbles = w[row + block];
+    var out: Groups;
+    for (var g = 0u; g < 4u; g++) {
+        out.q[g] = nibbles[g] & 0x0f0f0f0fu;
+        out.q[g + 4u] = (nibbles[g] >> 4u) & 0x0f0f0f0fu;
+    }
+    let sm = k_scale_min(w[row + K / 32u + block / 8u], block % 8u);
+    out.scale = vec2<f32>(sm.x);
+    out.minimum = sm.y;
+    return out;
+}
+
+fn weights_block(row: u32, block: u32) -> array<vec4<f32>, 8> {
+    let groups = weights_groups(row, block);
+    var out: array<vec4<f32>, 8>;
+    for (var g = 0u; g < 8u; g++) {
+        out[g] = groups.scale[g >> 2u] * vec4<f32>(unpack4xU8(groups.q[g])) - groups.minimum;
+    }
+    return out;
+}

@@ -1,0 +1,367 @@
+//! [`Context`]: a device and its queue, the errors it reported, and what is shared on it.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use super::adapter::Adapter;
+use super::buffer::{Buffer, MemoryTracker};
+use super::pipeline::{Access, Pipeline};
+use super::readback::{Readback, Staging};
+use crate::error::{Error, ErrorKind, Result};
+use crate::profile::Profile;
+use crate::shader::Spec;
+
+/// A device, its queue and what is shared on it. Clones are handles to the same device; several contexts can live side
+/// by side.
+///
+/// # Examples
+/// ```no_run
+/// # pollster::block_on(async {
+/// let adapter = anygpu::gpu::Adapter::request(&Default::default()).await?;
+/// let context = anygpu::gpu::Context::open(&adapter, None).await?;
+/// println!("{}", context.profile().name);
+/// # Ok::<(), anygpu::Error>(()) }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Context(Arc<Inner>);
+
+struct Inner {
+    // Before the device, so that the poller has stopped when the device goes.
+    #[cfg(not(target_arch = "wasm32"))]
+    poller: poller::Poller,
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    profile: Profile,
+    driver: String,
+    fault: Arc<Mutex<Option<Error>>>,
+    memory: Arc<MemoryTracker>,
+    staging: Staging,
+    pipelines: Mutex<HashMap<(Spec, Vec<Access>), Arc<Pipeline>>>,
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("profile", &self.0.profile.name).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the mutexes here guard is whole after every statement, so that a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+/// Keeps the first error: later ones mostly follow from it. A lost device outranks them all.
+fn keep(fault: &Mutex<Option<Error>>, error: Error) {
+    let mut fault = lock(fault);
+    if fault.is_none() || error.kind() == ErrorKind::DeviceLost {
+        *fault = Some(error);
+    }
+}
+
+impl Context {
+    /// Opens a device on an adapter, with all that the adapter offers, or clipped to what `clip` also has.
+    ///
+    /// # Errors
+    /// `Adapter` where the driver refuses.
+    pub async fn open(adapter: &Adapter, clip: Option<&Profile>) -> Result<Self> {
+        let profile = match clip {
+            Some(clip) => adapter.profile().clip(clip),
+            None => adapter.profile().clone(),
+        };
+        Self::with_profile(adapter, profile).await
+    }
+
+    /// Opens a device that has exactly what `profile` says; for tests of limits.
+    ///
+    /// # Errors
+    /// `Adapter` where the adapter has less than the profile.
+    pub async fn with_profile(adapter: &Adapter, profile: Profile) -> Result<Self> {
+        let raw = &adapter.raw;
+        let mut features = wgpu::Features::empty();
+        let on_web = cfg!(target_arch = "wasm32");
+        for (wanted, feature) in [
+            (profile.features.f16, wgpu::Features::SHADER_F16),
+            (profile.features.subgroups && !on_web, wgpu::Features::SUBGROUP),
+            (profile.features.timestamps, wgpu::Features::TIMESTAMP_QUERY),
+            (profile.features.pipeline_cache, wgpu::Features::PIPELINE_CACHE),
+            (!profile.cooperative_matrices.is_empty(), wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        ] {
+            features.set(feature, wanted);
+        }
+        let missing = features - raw.features();
+        if !missing.is_empty() {
+            return Err(Error::adapter(format!("{}: the adapter lacks {missing:?}", profile.name)));
+        }
+        let (device, queue) = raw
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("anygpu"),
+                required_features: features,
+                required_limits: limits(&profile, &raw.limits()),
+                // SAFETY: cooperative matrices are the only experimental feature, used from shaders of this crate that
+                // the tests run against references; wgpu asks to acknowledge that its side may have bugs.
+                experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+                // Weights are a few large buffers, which suballocation blocks only round up.
+                memory_hints: wgpu::MemoryHints::MemoryUsage,
+                trace: wgpu::Trace::Off,
+            })
+            .await
+            .map_err(|error| Error::adapter(format!("{}: {error}", profile.name)))?;
+        let fault = Arc::new(Mutex::new(None));
+        let handler = fault.clone();
+        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+            let error = match error {
+                wgpu::Error::OutOfMemory { .. } => Error::out_of_memory("the adapter ran out of memory"),
+                wgpu::Error::Validation { description, .. } => Error::adapter(description),
+                wgpu::Error::Internal { description, .. } => Error::adapter(description),
+            };
+            keep(&handler, error);
+        }));
+        let handler = fault.clone();
+        device.set_device_lost_callback(move |reason, message| {
+            keep(&handler, Error::device_lost(format!("the device was lost ({reason:?}): {message}")));
+        });
+        Ok(Self(Arc::new(Inner {
+            #[cfg(not(target_arch = "wasm32"))]
+            poller: poller::Poller::start(device.clone()),
+            device,
+            queue,
+            profile,
+            driver: adapter.driver(),
+            fault,
+            memory: Arc::default(),
+            staging: Staging::default(),
+            pipelines: Mutex::default(),
+        })))
+    }
+
+    /// What the device can do: the adapter's profile, clipped as asked.
+    pub fn profile(&self) -> &Profile {
+        &self.0.profile
+    }
+
+    /// The driver's name and version.
+    pub fn driver(&self) -> &str {
+        &self.0.driver
+    }
+
+    /// Bytes of GPU memory that this context's buffers take.
+    pub fn memory(&self) -> &MemoryTracker {
+        &self.0.memory
+    }
+
+    pub(crate) fn device(&self) -> &wgpu::Device {
+        &self.0.device
+    }
+
+    pub(crate) fn queue(&self) -> &wgpu::Queue {
+        &self.0.queue
+    }
+
+    pub(super) fn staging(&self) -> &Staging {
+        &self.0.staging
+    }
+
+    /// The first error that the device reported since the last call, if any; a lost device stays lost.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn check(&self) -> Result<()> {
+        let mut fault = lock(&self.0.fault);
+        match &*fault {
+            None => Ok(()),
+            Some(error) if error.kind() == ErrorKind::DeviceLost => Err(error.clone()),
+            Some(_) => Err(fault.take().unwrap_or_else(|| Error::adapter("unknown error"))),
+        }
+    }
+
+    /// Destroys the device as a driver reset would: everything on it fails with `DeviceLost` from now on.
+    pub fn lose(&self) {
+        keep(&self.0.fault, Error::device_lost("the device was destroyed on request"));
+        self.0.device.destroy();
+    }
+
+    /// A buffer for storage and copies; contents are zero.
+    ///
+    /// # Errors
+    /// `OutOfMemory` where it is larger than a buffer may be or memory is short.
+    pub fn buffer(&self, label: &str, bytes: u64) -> Result<Buffer> {
+        self.buffer_with(label, bytes, wgpu::BufferUsages::STORAGE)
+    }
+
+    pub(crate) fn buffer_with(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<Buffer> {
+        let limit = self.0.profile.limits.max_buffer_bytes;
+        let bytes = bytes.next_multiple_of(16).max(16);
+        if bytes > limit {
+            return Err(Error::out_of_memory(format!("buffer {label}: {bytes} bytes, expected at most {limit}")));
+        }
+        self.check()?;
+        let raw = self.0.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some(label),
+            size: bytes,
+            usage: usage | wgpu::BufferUsages::COPY_DST | wgpu::BufferUsages::COPY_SRC,
+            mapped_at_creation: false,
+        });
+        let in_use = self.0.memory.current_bytes();
+        self.check()
+            .map_err(|error| error.context(format!("buffer {label} of {bytes} bytes beside {in_use} in use")))?;
+        Ok(Buffer::new(raw, self.0.memory.clone()))
+    }
+
+    /// A buffer with these contents, padded with zeros to a multiple of 16 bytes.
+    ///
+    /// # Errors
+    /// As [`Self::buffer`].
+    pub fn buffer_from(&self, label: &str, contents: &[u8]) -> Result<Buffer> {
+        let buffer = self.buffer(label, contents.len() as u64)?;
+        self.write(&buffer, 0, contents);
+        Ok(buffer)
+    }
+
+    /// Writes bytes at `offset`, a multiple of 4, before whatever is submitted next.
+    pub fn write(&self, buffer: &Buffer, offset: u64, contents: &[u8]) {
+        let contents: Cow<'_, [u8]> = if contents.len().is_multiple_of(4) {
+            contents.into()
+        } else {
+            let mut padded = contents.to_vec();
+            padded.resize(contents.len().next_multiple_of(4), 0);
+            padded.into()
+        };
+        if !contents.is_empty() {
+            self.0.queue.write_buffer(buffer.raw(), offset, &contents);
+        }
+    }
+
+    /// Waits until all that was submitted is done: the way to bound how much is in flight while weights are written.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub async fn finish(&self) -> Result<()> {
+        let (sender, done) = futures_channel::oneshot::channel();
+        self.0.queue.submit([]);
+        self.0.queue.on_submitted_work_done(move || {
+            let _ = sender.send(());
+        });
+        self.wake_poller();
+        let _ = done.await;
+        self.check()
+    }
+
+    /// Reads a buffer's bytes from `offset`; both numbers are multiples of 4.
+    ///
+    /// # Errors
+    /// What the device reported.
+    pub async fn read(&self, buffer: &Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
+        let mut encoder = self.encoder();
+        let readback = self.record_read(&mut encoder, buffer, offset, bytes);
+        self.submit(encoder);
+        readback.submitted().bytes().await
+    }
+
+    pub(crate) fn record_read(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        buffer: &Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> Readback {
+        Readback::record(self, encoder, buffer.raw(), offset, bytes)
+    }
+
+    pub(crate) fn encoder(&self) -> wgpu::CommandEncoder {
+        self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
+    }
+
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) {
+        self.0.queue.submit([encoder.finish()]);
+    }
+
+    pub(super) fn wake_poller(&self) {
+        #[cfg(not(target_arch = "wasm32"))]
+        self.0.poller.wake();
+    }
+
+    /// The pipeline of a spec, compiled at its first use.
+    ///
+    /// # Errors
+    /// `Adapter`, with the compiler's message, where the shader is refused.
+    pub fn pipeline(&self, spec: &Spec, accesses: &[Access]) -> Result<Arc<Pipeline>> {
+        let key = (spec.clone(), accesses.to_vec());
+        if let Some(pipeline) = lock(&self.0.pipelines).get(&key) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Arc::new(Pipeline::compile(self, spec, accesses)?);
+        // Another thread may have compiled the same spec meanwhile; the first one in stays.
+        Ok(lock(&self.0.pipelines).entry(key).or_insert(pipeline).clone())
+    }
+
+    /// How many pipelines have been compiled.
+    pub fn pipeline_count(&self) -> usize {
+        lock(&self.0.pipelines).len()
+    }
+}
+
+/// The profile's limits in wgpu's terms; what a profile does not mention stays at the least that compute needs.
+fn limits(profile: &Profile, adapter: &wgpu::Limits) -> wgpu::Limits {
+    let from = &profile.limits;
+    wgpu::Limits {
+        max_buffer_size: from.max_buffer_bytes,
+        max_storage_buffer_binding_size: from.max_binding_bytes,
+        max_storage_buffers_per_shader_stage: from.max_storage_buffers,
+        max_compute_workgroups_per_dimension: from.max_workgroups_per_dimension,
+        max_compute_invocations_per_workgroup: from.max_workgroup_invocations,
+        max_compute_workgroup_size_x: from.max_workgroup_size[0],
+        max_compute_workgroup_size_y: from.max_workgroup_size[1],
+        max_compute_workgroup_size_z: from.max_workgroup_size[2],
+        max_compute_workgroup_storage_size: from.max_workgroup_bytes,
+        min_storage_buffer_offset_alignment: from.min_storage_offset_alignment,
+        min_uniform_buffer_offset_alignment: from.min_uniform_offset_alignment,
+        ..wgpu::Limits::downlevel_defaults().using_resolution(adapter.clone())
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+mod poller {
+    //! One thread per device that drives mapping callbacks; nothing else polls.
+
+    use std::sync::mpsc;
+    use std::thread;
+
+    pub(super) struct Poller {
+        sender: Option<mpsc::Sender<()>>,
+        thread: Option<thread::JoinHandle<()>>,
+    }
+
+    impl Poller {
+        pub(super) fn start(device: wgpu::Device) -> Self {
+            let (sender, receiver) = mpsc::channel::<()>();
+            let run = move || {
+                while receiver.recv().is_ok() {
+                    // One wait covers every request so far; requests that come meanwhile wake it again. Errors reach
+                    // the waiting side through its callback and the context's fault.
+                    while receiver.try_recv().is_ok() {}
+                    let _ = device.poll(wgpu::PollType::wait_indefinitely());
+                }
+            };
+            let thread = thread::Builder::new().name("anygpu-poller".into()).spawn(run).ok();
+            Self { sender: Some(sender), thread }
+        }
+
+        pub(super) fn wake(&self) {
+            if let Some(sender) = &self.sender {
+                let _ = sender.send(());
+            }
+        }
+    }
+
+    impl Drop for Poller {
+        fn drop(&mut self) {
+            self.sender = None;
+            // The last handle may be dropped by a callback on the poller itself, which cannot join itself.
+            if let Some(thread) = self.thread.take().filter(|t| t.thread().id() != thread::current().id()) {
+                let _ = thread.join();
+            }
+        }
+    }
+}

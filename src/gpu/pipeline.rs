@@ -1,0 +1,93 @@
+//! Compute pipelines: a rendered spec, compiled, with an explicit layout.
+
+use super::context::Context;
+use crate::error::Result;
+use crate::shader::Spec;
+
+/// How a shader uses a binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// `var<storage, read>`.
+    Read,
+    /// `var<storage, read_write>`, also for outputs that are only written: WGSL has no write-only storage.
+    Write,
+}
+
+/// A compiled shader and its layout: tensors in group 0, parameters in group 1 at a dynamic offset.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(crate) raw: wgpu::ComputePipeline,
+    pub(crate) tensors: wgpu::BindGroupLayout,
+}
+
+/// The layout of group 1, the same in every pipeline, so that one bind group serves all steps of a plan.
+pub(crate) fn params_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some("params"),
+        entries: &[wgpu::BindGroupLayoutEntry {
+            binding: 0,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: wgpu::BufferBindingType::Uniform,
+                has_dynamic_offset: true,
+                min_binding_size: None,
+            },
+            count: None,
+        }],
+    })
+}
+
+impl Pipeline {
+    pub(super) fn compile(context: &Context, spec: &Spec, accesses: &[Access]) -> Result<Self> {
+        let device = context.device();
+        let name = spec.kernel();
+        let source = spec.render()?;
+        context.check()?;
+        let descriptor = wgpu::ShaderModuleDescriptor {
+            label: Some(name),
+            source: wgpu::ShaderSource::Wgsl(source.into()),
+        };
+        let module = if spec.is_trusted() {
+            // SAFETY: a trusted spec is one whose kernel the test harness runs, with bounds checks on, over every shape
+            // class, with guard zones around its buffers; its loops have bounds from the shapes that `check` accepts.
+            unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
+        } else {
+            device.create_shader_module(descriptor)
+        };
+        let entries: Vec<_> = accesses
+            .iter()
+            .zip(0..)
+            .map(|(access, binding)| wgpu::BindGroupLayoutEntry {
+                binding,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: wgpu::BindingType::Buffer {
+                    ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
+                    has_dynamic_offset: false,
+                    min_binding_size: None,
+                },
+                count: None,
+            })
+            .collect();
+        let tensors = device
+            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(name),
+            bind_group_layouts: &[Some(&tensors), Some(&params_layout(device))],
+            immediate_size: 0,
+        });
+        let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &[],
+                // Every kernel writes its workgroup memory before it reads it; the harness would see it otherwise.
+                zero_initialize_workgroup_memory: !spec.is_trusted(),
+            },
+            cache: None,
+        });
+        context.check().map_err(|error| error.context(format!("kernel {name}")))?;
+        Ok(Self { raw, tensors })
+    }
+}

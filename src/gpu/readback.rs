@@ -1,0 +1,105 @@
+//! Reading buffers back without blocking: copies into mappable buffers that are used again.
+
+use std::sync::{Arc, Mutex};
+
+use futures_channel::oneshot;
+
+use super::context::Context;
+use crate::error::{Error, Result};
+
+/// A pool of mappable buffers by size.
+#[derive(Debug, Default)]
+pub(super) struct StagingPool {
+    free: Mutex<Vec<wgpu::Buffer>>,
+}
+
+/// Buffers kept for use again; more than a few only hold memory.
+const KEPT: usize = 16;
+
+impl StagingPool {
+    fn take(&self, device: &wgpu::Device, bytes: u64) -> wgpu::Buffer {
+        let mut free = self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(index) = free.iter().position(|buffer| buffer.size() == bytes) {
+            return free.swap_remove(index);
+        }
+        drop(free);
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size: bytes,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        })
+    }
+
+    fn give(&self, buffer: wgpu::Buffer) {
+        let mut free = self.free.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if free.len() < KEPT {
+            free.push(buffer);
+        }
+    }
+}
+
+/// Bytes on their way from the GPU. Record it into an encoder, submit that, then wait for [`Pending::bytes`].
+#[derive(Debug)]
+pub struct Readback {
+    context: Context,
+    staging: wgpu::Buffer,
+}
+
+/// Bytes whose copy has been submitted.
+#[derive(Debug)]
+pub struct Pending {
+    context: Context,
+    staging: Option<wgpu::Buffer>,
+    mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+}
+
+impl Readback {
+    pub(super) fn record(
+        context: &Context,
+        encoder: &mut wgpu::CommandEncoder,
+        source: &wgpu::Buffer,
+        offset: u64,
+        bytes: u64,
+    ) -> Self {
+        let staging = context.staging().take(context.device(), bytes);
+        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
+        Self { context: context.clone(), staging }
+    }
+
+    /// Asks for the mapping; to be called once the encoder has been submitted.
+    pub fn submitted(self) -> Pending {
+        let (sender, mapped) = oneshot::channel();
+        self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            // Nobody waits any more where the receiver was dropped.
+            let _ = sender.send(result);
+        });
+        self.context.wake_poller();
+        Pending { context: self.context, staging: Some(self.staging), mapped }
+    }
+}
+
+impl Pending {
+    /// The bytes, once the GPU has written them.
+    ///
+    /// # Errors
+    /// The context's fault (`DeviceLost`, `OutOfMemory`, …) where the copy or the mapping failed.
+    pub async fn bytes(mut self) -> Result<Vec<u8>> {
+        let mapped = (&mut self.mapped).await;
+        self.context.check()?;
+        match (mapped, self.staging.take()) {
+            (Ok(Ok(())), Some(staging)) => {
+                let bytes = staging
+                    .get_mapped_range(..)
+                    .map(|range| range.to_vec())
+                    .map_err(|error| Error::adapter(format!("read-back: {error}")));
+                staging.unmap();
+                self.context.staging().give(staging);
+                bytes
+            }
+            _ => Err(Error::device_lost("read-back failed: the device was lost before the bytes came")),
+        }
+    }
+}
+
+pub(super) type Staging = Arc<StagingPool>;

@@ -1,0 +1,34 @@
+//! Kernels: each one WGSL file in `shaders/`, one Rust file here, one word in the list below.
+//!
+//! # How to add a kernel
+//!
+//! 1. `shaders/NAME.wgsl`: one entry point `main`; tensors in group 0 (inputs, then outputs), each binding line ending in a
+//!    comment with its shape; `struct Params` alone in group 1. Constants that choose a variant come from the header that
+//!    [`Spec`](crate::shader::Spec) renders, never from text substitution.
+//! 2. `src/kernels/NAME.rs`, in this order: the formula; the struct of arguments with their shapes; `impl Kernel`; tests.
+//! 3. The word `NAME` in `kernels!` below. Its [`Case`]s then run in `anygpu check` and in the tests, on every profile.
+
+pub mod host;
+pub mod kernel;
+pub mod testing;
+
+pub use host::Host;
+pub use kernel::{Binding, Kernel, Params};
+pub use testing::Case;
+
+macro_rules! kernels {
+    ($($name:ident),* $(,)?) => {
+        $(pub mod $name;)*
+
+        /// The test cases of every kernel, in the order of the list.
+        pub fn cases() -> Vec<Case> {
+            let mut cases = Vec::new();
+            $(cases.extend($name::cases());)*
+            cases
+        }
+    };
+}
+
+kernels! {
+    rms_norm,
+}

@@ -1,0 +1,70 @@
+//! [`Plan`]: dispatches written once, replayed for every token. Pipelines, bind groups and parameters are ready, so a
+//! replay only encodes them into one compute pass.
+
+pub mod builder;
+pub mod memory;
+pub mod trace;
+
+use std::sync::Arc;
+
+use crate::gpu::{Buffer, Context, Pipeline};
+use crate::kernels::Kernel;
+
+pub use builder::Builder;
+
+/// One dispatch of a plan.
+#[derive(Debug)]
+pub(crate) struct Step {
+    label: String,
+    kernel: Box<dyn Kernel>,
+    pipeline: Arc<Pipeline>,
+    tensors: wgpu::BindGroup,
+    params_offset: u32,
+}
+
+/// A list of steps, ready to be replayed on the context it was built for.
+#[derive(Debug)]
+pub struct Plan {
+    context: Context,
+    steps: Vec<Step>,
+    params: wgpu::BindGroup,
+    /// The buffers that hold the activations, by colour, and each activation's place.
+    activations: memory::Places,
+    /// Held so that the memory counts as long as the plan lives.
+    _params_buffer: Buffer,
+}
+
+impl Plan {
+    /// Encodes all steps into one compute pass. `context` is an upper bound of the positions attended to.
+    pub(crate) fn record(&self, encoder: &mut wgpu::CommandEncoder, context: usize) {
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        for step in &self.steps {
+            self.encode(&mut pass, step, context);
+        }
+    }
+
+    fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: &Step, context: usize) {
+        let [x, y, z] = step.kernel.grid(self.context.profile(), context);
+        pass.set_pipeline(&step.pipeline.raw);
+        pass.set_bind_group(0, &step.tensors, &[]);
+        pass.set_bind_group(1, &self.params, &[step.params_offset]);
+        pass.dispatch_workgroups(x, y, z);
+    }
+
+    /// Replays the plan once: submits it without waiting.
+    pub fn replay(&self, context: usize) {
+        let mut encoder = self.context.encoder();
+        self.record(&mut encoder, context);
+        self.context.submit(encoder);
+    }
+
+    /// The labels of the steps, such as `matvec/blk.3/ffn_down`.
+    pub fn labels(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.steps.iter().map(|step| step.label.as_str())
+    }
+
+    /// Bytes that the activations take on the GPU.
+    pub fn activation_bytes(&self) -> u64 {
+        self.activations.bytes()
+    }
+}

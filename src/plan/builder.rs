@@ -1,0 +1,153 @@
+//! [`Builder`]: models write their steps through it.
+
+use std::collections::HashMap;
+
+use super::memory::{Life, Places};
+use super::{Plan, Step};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::{Access, Context, pipeline};
+use crate::kernels::Kernel;
+use crate::profile::Profile;
+use crate::tensor::{Storage, Tensor};
+
+struct Written {
+    label: String,
+    kernel: Box<dyn Kernel>,
+}
+
+/// Collects steps and activations; [`Builder::finish`] allocates, compiles and binds.
+pub struct Builder {
+    context: Context,
+    steps: Vec<Written>,
+    lives: Vec<Life>,
+}
+
+impl Builder {
+    /// An empty plan for a context.
+    pub fn new(context: &Context) -> Self {
+        Self { context: context.clone(), steps: Vec::new(), lives: Vec::new() }
+    }
+
+    /// What the device can do.
+    pub fn profile(&self) -> &Profile {
+        self.context.profile()
+    }
+
+    /// A new activation of 32-bit elements. It lives from the first to the last step that mentions it.
+    pub fn activation(&mut self, dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
+        let id = self.lives.len() as u32;
+        let tensor = Tensor::new(Storage::Activation(id), 0, dtype, shape);
+        self.lives.push(Life { bytes: tensor.bytes(), first: usize::MAX, last: 0 });
+        tensor
+    }
+
+    /// Appends a step.
+    ///
+    /// # Errors
+    /// `Shape` where the kernel's arguments do not fit, or where the grid is beyond the device's limits.
+    pub fn step(&mut self, label: impl Into<String>, kernel: impl Kernel + 'static) -> Result<()> {
+        let label = format!("{}/{}", kernel.name(), label.into());
+        kernel.check().map_err(|error| error.context(&label))?;
+        let index = self.steps.len();
+        for binding in kernel.bindings() {
+            if let Storage::Activation(id) = binding.tensor.storage() {
+                let life = &mut self.lives[*id as usize];
+                life.first = life.first.min(index);
+                life.last = life.last.max(index);
+            }
+        }
+        self.steps.push(Written { label, kernel: Box::new(kernel) });
+        Ok(())
+    }
+
+    /// Lets an activation live to the end of the plan, so that it can be read after a replay.
+    pub fn keep(&mut self, tensor: &Tensor) {
+        if let Storage::Activation(id) = tensor.storage() {
+            self.lives[*id as usize].last = usize::MAX;
+        }
+    }
+
+    /// Allocates activations, compiles pipelines and makes bind groups.
+    ///
+    /// # Errors
+    /// `OutOfMemory` where activations do not fit, `Adapter` where a shader is refused, `Shape` where a binding is larger
+    /// than the device binds.
+    pub fn finish(self) -> Result<Plan> {
+        let Self { context, steps, lives } = self;
+        let activations = Places::allocate(&context, &lives)?;
+        let device = context.device();
+        let align = context.profile().limits.min_uniform_offset_alignment.max(16) as usize;
+        let mut params = Vec::new();
+        let mut offsets = HashMap::new();
+        let mut placed = Vec::with_capacity(steps.len());
+        let mut longest = 16;
+        for step in &steps {
+            let bytes = step.kernel.params().bytes;
+            longest = longest.max(bytes.len());
+            // Layers repeat their parameters; one copy serves them all.
+            let offset = *offsets.entry(bytes).or_insert_with_key(|bytes| {
+                let offset = params.len();
+                params.extend_from_slice(bytes);
+                params.resize(params.len().next_multiple_of(align), 0);
+                offset
+            });
+            placed.push(offset as u32);
+        }
+        let longest = longest.next_multiple_of(16);
+        params.resize(params.len() + longest, 0);
+        let params_buffer =
+            context.buffer_with("params", params.len() as u64, wgpu::BufferUsages::UNIFORM)?;
+        context.write(&params_buffer, 0, &params);
+        let params_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some("params"),
+            layout: &pipeline::params_layout(device),
+            entries: &[wgpu::BindGroupEntry {
+                binding: 0,
+                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer: params_buffer.raw(),
+                    offset: 0,
+                    size: wgpu::BufferSize::new(longest as u64),
+                }),
+            }],
+        });
+        let mut bound = Vec::with_capacity(steps.len());
+        for (Written { label, kernel }, params_offset) in steps.into_iter().zip(placed) {
+            let bindings = kernel.bindings();
+            let accesses: Vec<Access> = bindings.iter().map(|binding| binding.access).collect();
+            let pipeline = context
+                .pipeline(&kernel.spec(context.profile()), &accesses)
+                .map_err(|error| error.context(&label))?;
+            let limit = context.profile().limits.max_binding_bytes;
+            let mut entries = Vec::with_capacity(bindings.len());
+            for (binding, index) in bindings.iter().zip(0..) {
+                let tensor = &binding.tensor;
+                let buffer = match tensor.storage() {
+                    Storage::Buffer(buffer) => Some(buffer),
+                    Storage::Activation(id) => activations.buffer(*id),
+                };
+                let bytes = tensor.bytes().next_multiple_of(16);
+                let fits = |b: &&crate::gpu::Buffer| bytes <= limit && tensor.offset() + bytes <= b.bytes();
+                let buffer = buffer.filter(fits).ok_or_else(|| {
+                    Error::shape(format!("{label}: binding {index} of {bytes} bytes, expected at most {limit}"))
+                })?;
+                entries.push(wgpu::BindGroupEntry {
+                    binding: index,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: buffer.raw(),
+                        offset: tensor.offset(),
+                        size: wgpu::BufferSize::new(bytes),
+                    }),
+                });
+            }
+            let tensors = device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&label),
+                layout: &pipeline.tensors,
+                entries: &entries,
+            });
+            bound.push(Step { label, kernel, pipeline, tensors, params_offset });
+        }
+        context.check()?;
+        Ok(Plan { context, steps: bound, params: params_group, activations, _params_buffer: params_buffer })
+    }
+}
