@@ -10,6 +10,7 @@
 
 pub mod host;
 pub mod kernel;
+pub mod q8;
 pub mod testing;
 
 pub use host::Host;
