@@ -31,5 +31,8 @@ macro_rules! kernels {
 }
 
 kernels! {
+    embed,
     rms_norm,
+    matvec,
+    swiglu,
 }
