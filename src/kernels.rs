@@ -33,6 +33,7 @@ macro_rules! kernels {
 kernels! {
     embed,
     rms_norm,
+    sample,
     matvec,
     swiglu,
 }
