@@ -9,6 +9,8 @@ pub mod dtype;
 pub mod error;
 pub mod format;
 pub mod models;
+pub mod profile;
+pub mod shader;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
