@@ -8,9 +8,15 @@
 pub mod dtype;
 pub mod error;
 pub mod format;
+pub mod gpu;
+pub mod kernels;
+pub mod layout;
 pub mod models;
+pub mod plan;
 pub mod profile;
+pub mod quant;
 pub mod shader;
+pub mod tensor;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};

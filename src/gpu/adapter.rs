@@ -118,8 +118,7 @@ fn describe(adapter: &wgpu::Adapter, options: &AdapterOptions) -> Profile {
         _ => Backend::Vulkan,
     };
     let browser = backend == Backend::Browser;
-    let subgroups =
-        if browser { options.browser_subgroups } else { features.contains(wgpu::Features::SUBGROUP) };
+    let subgroups = if browser { options.browser_subgroups } else { features.contains(wgpu::Features::SUBGROUP) };
     let cooperative = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     let element = |scalar: wgpu::CooperativeScalarType| match scalar {
         wgpu::CooperativeScalarType::F16 => Some(Element::F16),

@@ -43,10 +43,8 @@ impl Pipeline {
         let name = spec.kernel();
         let source = spec.render()?;
         context.check()?;
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(name),
-            source: wgpu::ShaderSource::Wgsl(source.into()),
-        };
+        let descriptor =
+            wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) };
         let module = if spec.is_trusted() {
             // SAFETY: a trusted spec is one whose kernel the test harness runs, with bounds checks on, over every shape
             // class, with guard zones around its buffers; its loops have bounds from the shapes that `check` accepts.
@@ -68,8 +66,8 @@ impl Pipeline {
                 count: None,
             })
             .collect();
-        let tensors = device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+        let tensors =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
         let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(name),
             bind_group_layouts: &[Some(&tensors), Some(&params_layout(device))],

@@ -30,8 +30,7 @@ impl Timestamps {
             ty: wgpu::QueryType::Timestamp,
             count: 2 * passes,
         });
-        let resolved =
-            context.buffer_with("timestamps", u64::from(passes) * 16, wgpu::BufferUsages::QUERY_RESOLVE)?;
+        let resolved = context.buffer_with("timestamps", u64::from(passes) * 16, wgpu::BufferUsages::QUERY_RESOLVE)?;
         Ok(Self { context: context.clone(), queries, resolved, passes, used: 0 })
     }
 

@@ -59,7 +59,7 @@ impl Host {
     ///
     /// # Errors
     /// `Shape` where the storage lacks them.
-    pub fn words<T: bytemuck::AnyBitPattern>(&self, tensor: &Tensor) -> Result<Vec<T>> {
+    pub fn words<T: bytemuck::Pod>(&self, tensor: &Tensor) -> Result<Vec<T>> {
         Ok(bytemuck::pod_collect_to_vec(self.bytes(tensor)?))
     }
 

@@ -97,9 +97,9 @@ impl Kernel for Matvec {
             .slot("weights", format!("weights/{}", self.w.dtype()))
             .trusted();
         if shape.subgroups {
-            spec = spec.flag(Flag::Subgroups);
+            spec = spec.flag(Flag::SUBGROUPS);
         }
-        if self.x.is_q8() { spec.flag(Flag::Dot4) } else { spec }
+        if self.x.is_q8() { spec.flag(Flag::DOT4) } else { spec }
     }
 
     fn params(&self) -> Params {

@@ -50,8 +50,8 @@ impl Kernel for RmsNorm {
             .constant("K", self.x.cols() as u32)
             .constant("WORKGROUP", row_workgroup(profile))
             .trusted();
-        let spec = if profile.features.subgroups { spec.flag(Flag::Subgroups) } else { spec };
-        if self.y.is_q8() { spec.flag(Flag::Dot4) } else { spec }
+        let spec = if profile.features.subgroups { spec.flag(Flag::SUBGROUPS) } else { spec };
+        if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec }
     }
 
     fn params(&self) -> Params {

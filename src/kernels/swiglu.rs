@@ -49,7 +49,7 @@ impl Kernel for Swiglu {
             .constant("K", self.cols() as u32)
             .constant("WORKGROUP", WORKGROUP)
             .trusted();
-        if self.y.is_q8() { spec.flag(Flag::Dot4) } else { spec }
+        if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec }
     }
 
     fn params(&self) -> Params {

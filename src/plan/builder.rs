@@ -96,8 +96,7 @@ impl Builder {
         }
         let longest = longest.next_multiple_of(16);
         params.resize(params.len() + longest, 0);
-        let params_buffer =
-            context.buffer_with("params", params.len() as u64, wgpu::BufferUsages::UNIFORM)?;
+        let params_buffer = context.buffer_with("params", params.len() as u64, wgpu::BufferUsages::UNIFORM)?;
         context.write(&params_buffer, 0, &params);
         let params_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some("params"),
@@ -115,9 +114,8 @@ impl Builder {
         for (Written { label, kernel }, params_offset) in steps.into_iter().zip(placed) {
             let bindings = kernel.bindings();
             let accesses: Vec<Access> = bindings.iter().map(|binding| binding.access).collect();
-            let pipeline = context
-                .pipeline(&kernel.spec(context.profile()), &accesses)
-                .map_err(|error| error.context(&label))?;
+            let pipeline =
+                context.pipeline(&kernel.spec(context.profile()), &accesses).map_err(|error| error.context(&label))?;
             let limit = context.profile().limits.max_binding_bytes;
             let mut entries = Vec::with_capacity(bindings.len());
             for (binding, index) in bindings.iter().zip(0..) {

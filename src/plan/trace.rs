@@ -47,8 +47,7 @@ impl Plan {
         let mut encoder = self.context.encoder();
         {
             let timestamp_writes = timestamps.next();
-            let mut pass =
-                encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
+            let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor { label: None, timestamp_writes });
             for step in &self.steps {
                 self.encode(&mut pass, step, context);
             }
