@@ -9,6 +9,7 @@ pub mod dtype;
 pub mod error;
 pub mod format;
 pub mod models;
+pub mod quant;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
