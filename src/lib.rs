@@ -9,7 +9,9 @@ pub mod dtype;
 pub mod error;
 pub mod format;
 pub mod models;
+pub mod profile;
 pub mod quant;
+pub mod shader;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
