@@ -5,6 +5,7 @@
 //! ```
 #![warn(missing_docs)]
 
+pub mod chat;
 pub mod dtype;
 pub mod error;
 pub mod format;
@@ -12,6 +13,7 @@ pub mod models;
 pub mod profile;
 pub mod quant;
 pub mod shader;
+pub mod tokenizer;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
