@@ -77,12 +77,12 @@ pub(super) fn q6_k_with(x: &[f32; 256], reach: i32, fit: impl Fn(&[f32; 16]) -> 
     let d = half_bytes(largest / -128.0)?;
     block[208..].copy_from_slice(&d);
     let d = f16::from_le_bytes(d).to_f32();
-    let code = |value: f32, step: f32| if step == 0.0 { 0.0 } else { (value / step).round().clamp(-32.0, 31.0) };
+    let code = |value: f32, step: f32| if step == 0.0 { 0.0 } else { nearest(value / step, -32.0, 31.0) };
     for (j, part) in parts.iter().enumerate() {
-        let rounded = (scales[j] * (-128.0 / largest)).round() as i32;
+        let rounded = nearest(scales[j] * (-128.0 / largest), -128.0, 127.0) as i32;
         let error = |scale: i32| -> f32 {
             let step = d * scale as f32;
-            part.iter().map(|&x| (x * (step * code(x, step) - x)).powi(2)).sum()
+            sum::<16>(|i| (part[i] * (step * code(part[i], step) - part[i])).powi(2))
         };
         let scale = least((rounded - reach..=rounded + reach).map(|scale| scale.clamp(-128, 127)), rounded, error);
         block[192 + j] = scale as i8 as u8;
@@ -125,7 +125,7 @@ fn affine(
     let dmin = f16::from_le_bytes([header[2], header[3]]).to_f32();
 
     let code = |value: f32, step: f32, min: f32| {
-        if step > 0.0 { ((value + min) / step).round().clamp(0.0, f32::from(max_code)) } else { 0.0 }
+        if step > 0.0 { nearest((value + min) / step, 0.0, f32::from(max_code)) } else { 0.0 }
     };
     let (mut scales, mut mins, mut q) = ([0u8; 8], [0u8; 8], [0u8; 256]);
     for (j, part) in parts.iter().enumerate() {
@@ -133,7 +133,7 @@ fn affine(
         let real = |(scale, min): (i32, i32)| (d * scale as f32, dmin * min as f32);
         let error = |codes: (i32, i32)| -> f32 {
             let (step, min) = real(codes);
-            (0..32).map(|i| weights[i] * (step * code(part[i], step, min) - min - part[i]).powi(2)).sum()
+            sum::<32>(|i| weights[i] * (step * code(part[i], step, min) - min - part[i]).powi(2))
         };
         let rounded = (six_bits(fits[j].0, largest_scale), six_bits(fits[j].1, largest_min));
         let around = |code: i32| (code - reach..=code + reach).map(|code| code.clamp(0, 63));
@@ -163,13 +163,31 @@ fn least<T: Copy>(candidates: impl Iterator<Item = T>, first: T, error: impl Fn(
     candidates.fold(start, better).0
 }
 
+/// The sum of a term over `N` elements, in 8 lanes: in this order a compiler may use vector instructions.
+fn sum<const N: usize>(term: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0; 8];
+    for i in (0..N).step_by(8) {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += term(i + lane);
+        }
+    }
+    lanes.iter().sum()
+}
+
+/// The nearest integer from `low` to `high`, both within ±2^22, ties to even. Adding 1.5 · 2^23 leaves no bits for a
+/// fraction; `f32::round` is a call on processors without an instruction for it, in the innermost loop here.
+fn nearest(value: f32, low: f32, high: f32) -> f32 {
+    const SHIFT: f32 = 12_582_912.0;
+    value.max(low).min(high) + SHIFT - SHIFT
+}
+
 fn check_size(x: &[f32; 256]) -> Result<(), TooLarge> {
     if x.iter().all(|x| x.abs() <= HUGE) { Ok(()) } else { Err(TooLarge) }
 }
 
 /// `value` in 63rds of `largest`.
 fn six_bits(value: f32, largest: f32) -> i32 {
-    if largest < TINY { 0 } else { (value * (63.0 / largest)).round().clamp(0.0, 63.0) as i32 }
+    if largest < TINY { 0 } else { nearest(value * (63.0 / largest), 0.0, 63.0) as i32 }
 }
 
 /// The lower 4 bits: of each 64 codes, the first 32 go into the low nibbles of 32 bytes, the others into the high ones.
@@ -197,9 +215,9 @@ fn search_affine(x: &[f32; 32], max_code: u8, first: f32, tries: usize) -> (f32,
     let max_code = f32::from(max_code);
     let weights = weights(x);
     let error = |q: &[f32; 32], scale: f32, min: f32| -> f32 {
-        (0..32).map(|i| weights[i] * (scale * q[i] - min - x[i]).powi(2)).sum()
+        sum::<32>(|i| weights[i] * (scale * q[i] - min - x[i]).powi(2))
     };
-    let codes = |steps: f32| x.map(|x| ((x - low) * (steps / (high - low))).round().clamp(0.0, max_code));
+    let codes = |steps: f32| x.map(|x| nearest((x - low) * (steps / (high - low)), 0.0, max_code));
 
     let mut best = ((high - low) / max_code, -low);
     let mut best_error = error(&codes(max_code), best.0, best.1);
@@ -222,9 +240,9 @@ pub(super) fn range(x: &[f32; 32]) -> (f32, f32) {
 /// The scale and minimum, neither negative, with the smallest weighted error for these codes; none where the codes do
 /// not determine them.
 fn least_squares(x: &[f32; 32], q: &[f32; 32], weights: &[f32; 32]) -> Option<(f32, f32)> {
-    let sum = |term: &dyn Fn(usize) -> f32| (0..32).map(|i| weights[i] * term(i)).sum::<f32>();
-    let (w, wx, wq) = (sum(&|_| 1.0), sum(&|i| x[i]), sum(&|i| q[i]));
-    let (wqq, wxq) = (sum(&|i| q[i] * q[i]), sum(&|i| x[i] * q[i]));
+    let (w, wx) = (sum::<32>(|i| weights[i]), sum::<32>(|i| weights[i] * x[i]));
+    let (wq, wqq) = (sum::<32>(|i| weights[i] * q[i]), sum::<32>(|i| weights[i] * q[i] * q[i]));
+    let wxq = sum::<32>(|i| weights[i] * x[i] * q[i]);
     let determinant = w * wqq - wq * wq;
     if determinant <= 0.0 {
         return None;
@@ -247,12 +265,8 @@ fn search_symmetric(x: &[f32; 16]) -> f32 {
     let mut best_gain = 0.0f64;
     for i in std::iter::once(0).chain(-9..=9) {
         let inverse = -(32.0 + 0.1 * i as f32) / largest;
-        let (mut wxq, mut wqq) = (0.0, 0.0);
-        for &x in x {
-            let q = (x * inverse).round().clamp(-32.0, 31.0);
-            wxq += x * x * x * q;
-            wqq += x * x * q * q;
-        }
+        let q = x.map(|x| nearest(x * inverse, -32.0, 31.0));
+        let (wxq, wqq) = (sum::<16>(|i| x[i].powi(3) * q[i]), sum::<16>(|i| (x[i] * q[i]).powi(2)));
         let gain = f64::from(wxq).powi(2) / f64::from(wqq);
         if gain > best_gain {
             (best, best_gain) = (wxq / wqq, gain);
