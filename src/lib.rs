@@ -9,6 +9,8 @@ pub mod chat;
 pub mod dtype;
 pub mod error;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod models;
 pub mod profile;
 pub mod quant;
