@@ -5,9 +5,12 @@
 //! ```
 #![warn(missing_docs)]
 
+pub mod chat;
 pub mod dtype;
 pub mod error;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gpu;
 pub mod kernels;
 pub mod layout;
@@ -17,6 +20,7 @@ pub mod profile;
 pub mod quant;
 pub mod shader;
 pub mod tensor;
+pub mod tokenizer;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};

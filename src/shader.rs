@@ -5,6 +5,8 @@
 
 pub mod library;
 mod preprocess;
+#[cfg(test)]
+pub(crate) mod reflect;
 mod spec;
 
 pub use spec::{Const, Flag, Flags, Spec, Target};

@@ -12,7 +12,6 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::dtype::DType;
@@ -127,8 +126,7 @@ impl Gguf {
     /// files, one part of a split file, and tensor types that this crate does not have; `Io` where reading fails.
     pub async fn open(source: Arc<dyn ByteSource>) -> Result<Gguf> {
         let (version, metadata, tensors) = read_header(&*source).await.map_err(|e| e.context("GGUF"))?;
-        let mut by_name: Vec<usize> = (0..tensors.len()).collect();
-        by_name.sort_unstable_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
+        let by_name = sort_names(&tensors).map_err(|e| e.context("GGUF"))?;
         Ok(Gguf { source, version, metadata, tensors, by_name })
     }
 
@@ -187,15 +185,10 @@ async fn read_header(source: &dyn ByteSource) -> Result<(u32, Metadata, Vec<Tens
     }
     let alignment = alignment(&metadata)?;
 
-    // Both counts were held against the file's length; the names are what grows, so they are not reserved ahead.
+    // The count was held against the file's length, but entries are smaller there than here: no reservation.
     let mut tensors = Vec::new();
-    let mut names = HashSet::new();
     for index in 0..tensor_count {
-        let tensor: TensorInfo = reader.item(|cursor| read_tensor(cursor, index)).await?;
-        if !names.insert(tensor.name.clone()) {
-            return Err(Error::format(format!("tensor {}: found twice, expected once", tensor.name)));
-        }
-        tensors.push(tensor);
+        tensors.push(reader.item(|cursor| read_tensor(cursor, index)).await?);
     }
     place_tensors(&mut tensors, reader.position(), alignment, source.len())?;
     Ok((version, metadata, tensors))
@@ -294,6 +287,16 @@ fn alignment(metadata: &Metadata) -> Result<u64> {
         )));
     }
     Ok(alignment)
+}
+
+/// Indices of tensors sorted by name; checks that no two share one.
+fn sort_names(tensors: &[TensorInfo]) -> Result<Vec<usize>> {
+    let mut by_name: Vec<usize> = (0..tensors.len()).collect();
+    by_name.sort_unstable_by(|&a, &b| tensors[a].name.cmp(&tensors[b].name));
+    match by_name.windows(2).find(|pair| tensors[pair[0]].name == tensors[pair[1]].name) {
+        Some(pair) => Err(Error::format(format!("tensor {}: found twice, expected once", tensors[pair[0]].name))),
+        None => Ok(by_name),
+    }
 }
 
 /// Makes offsets absolute; checks that tensors are aligned, inside the file and apart from one another.

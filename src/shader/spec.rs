@@ -30,7 +30,6 @@ impl Target {
 /// An ability of the hardware that a shader is written for; `#ifdef` takes its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(non_camel_case_types, reason = "spelled as in the shaders")]
-#[expect(clippy::upper_case_acronyms, reason = "spelled as in the shaders")]
 pub enum Flag {
     /// The type `f16`.
     F16,

@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -312,13 +314,13 @@ fn every_truncation_is_an_error() {
 }
 
 /// A source that counts what is read, and gives no more than it is asked for.
-struct Counting {
+struct CountingSource {
     bytes: Vec<u8>,
     read: AtomicU64,
     longest: AtomicU64,
 }
 
-impl ByteSource for Counting {
+impl ByteSource for CountingSource {
     fn len(&self) -> u64 {
         self.bytes.len() as u64
     }
@@ -345,7 +347,7 @@ fn a_large_header_is_read_in_few_bytes_and_the_data_not_at_all() {
     let header = writer.tensors()[0].offset;
     writer.write("x", &data).unwrap();
     let bytes = writer.finish().unwrap();
-    let source = Arc::new(Counting { bytes, read: AtomicU64::new(0), longest: AtomicU64::new(0) });
+    let source = Arc::new(CountingSource { bytes, read: AtomicU64::new(0), longest: AtomicU64::new(0) });
     let gguf = pollster::block_on(Gguf::open(source.clone())).unwrap();
     assert_eq!(gguf.metadata(), &metadata);
     // Windows double, so an item is read at most twice over in all, plus one chunk ahead.
@@ -359,10 +361,44 @@ fn a_claim_of_2_to_the_60_entries_allocates_nothing() {
         for kind in 0..=12 {
             let mut file = Header::entry().u32(9).u32(kind).u64(claims);
             file.0.resize(64, 0);
-            let source = Arc::new(Counting { bytes: file.0, read: AtomicU64::new(0), longest: AtomicU64::new(0) });
+            let source =
+                Arc::new(CountingSource { bytes: file.0, read: AtomicU64::new(0), longest: AtomicU64::new(0) });
             let error = pollster::block_on(Gguf::open(source.clone())).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Format, "{claims} of type {kind}: {error}");
             assert!(source.longest.load(Ordering::Relaxed) <= 64);
+        }
+    }
+}
+
+#[test]
+fn a_file_of_the_gguf_package_is_read() {
+    let gguf = open(include_bytes!("../../testdata/gguf/package.gguf").to_vec()).unwrap();
+    for (key, expected) in [
+        ("general.architecture", text("llama")),
+        ("llama.block_count", Value::Uint(1)),
+        ("llama.attention.layer_norm_rms_epsilon", Value::Float32(1e-5)),
+        ("large", Value::Uint(1 << 63)),
+        ("negative", Value::Int(-5)),
+        ("yes", Value::Bool(true)),
+        ("wide", Value::Float64(0.1)),
+        ("tokenizer.ggml.tokens", Value::Strings(["<unk>", "<s>", "</s>", "▁the", "é"].map(String::from).to_vec())),
+        ("tokenizer.ggml.scores", Value::Floats(vec![0.0, -1.0, -2.0, -3.5, 0.25])),
+        ("tokenizer.ggml.token_type", Value::Ints(vec![2, 3, 3, 1, 1])),
+        ("windows", Value::Bools(vec![true, false])),
+        ("nested", Value::Array(vec![Value::Ints(vec![1, 2]), Value::Ints(vec![3])])),
+    ] {
+        assert_eq!(gguf.metadata().get(key), Some(&expected), "{key}");
+    }
+    for (name, dtype) in [("f32", DType::F32), ("f16", DType::F16), ("q8_0", DType::Q8_0)] {
+        let tensor = gguf.tensor(name).unwrap();
+        assert_eq!((tensor.dtype, tensor.shape.as_slice()), (dtype, [2, 64].as_slice()), "{name}");
+        let bytes = pollster::block_on(gguf.source().read(tensor.offset, tensor.bytes as usize)).unwrap();
+        let mut values = [0.0; 128];
+        crate::quant::dequantize(dtype, &bytes, &mut values).unwrap();
+        for (i, value) in values.iter().enumerate() {
+            // Half a step of q8_0 of the largest value, 8; the other formats hold these values exactly.
+            let bound = if dtype == DType::Q8_0 { 8.0 / 254.0 * 1.1 } else { 0.0 };
+            assert!((value - (i as f32 - 64.0) / 8.0).abs() <= bound, "{name}, value {i}: {value}");
         }
     }
 }

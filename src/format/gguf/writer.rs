@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::{Metadata, Value};
 
 use super::types::{MAX_DEPTH, Type};
-use super::{MAX_KEY_BYTES, TensorInfo, alignment};
+use super::{MAX_KEY_BYTES, TensorInfo, alignment, sort_names};
 
 const ARCHITECTURE_KEY: &str = "general.architecture";
 
@@ -33,10 +33,7 @@ impl<W: Write> Writer<W> {
     /// `Format` where a key, the alignment or a tensor's name is not allowed, or a name is there twice; `Io`.
     pub fn new(out: W, metadata: &Metadata, mut tensors: Vec<TensorInfo>) -> Result<Self> {
         let alignment = alignment(metadata)?;
-        let mut names = std::collections::HashSet::new();
-        if let Some(twice) = tensors.iter().find(|tensor| !names.insert(tensor.name.as_str())) {
-            return Err(Error::format(format!("tensor {}: found twice, expected once", twice.name)));
-        }
+        sort_names(&tensors)?;
         let mut header = Vec::new();
         header.extend_from_slice(b"GGUF");
         header.extend_from_slice(&3u32.to_le_bytes());
