@@ -8,6 +8,8 @@
 //! 2. `src/kernels/NAME.rs`, in this order: the formula; the struct of arguments with their shapes; `impl Kernel`; tests.
 //! 3. The word `NAME` in `kernels!` below. Its [`Case`]s then run in `anygpu check` and in the tests, on every profile.
 
+pub mod attention;
+pub mod cache;
 pub mod host;
 pub mod kernel;
 pub mod q8;
@@ -36,4 +38,8 @@ kernels! {
     sample,
     matvec,
     swiglu,
+    rope_cache,
+    attention_split,
+    attention_merge,
+    attention_prefill,
 }
