@@ -34,6 +34,7 @@ kernels! {
     embed,
     rms_norm,
     sample,
+    matmul,
     matvec,
     swiglu,
 }
