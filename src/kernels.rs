@@ -36,6 +36,7 @@ kernels! {
     embed,
     rms_norm,
     sample,
+    matmul,
     matvec,
     swiglu,
     rope_cache,

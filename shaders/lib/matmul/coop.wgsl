@@ -1,0 +1,187 @@
+// The product of two tiles by cooperative matrices of SIDE x SIDE. Subgroups form a grid of GROUPS_M x GROUPS_N x GROUPS_K:
+// each has PARTS_M x PARTS_N matrices of the tile (1, 2 or 4 each way) and its share of TILE_K. Written out instead of in
+// loops: matrices in an array stay in registers only where every index is a constant.
+
+const PITCH = TILE_K / 4u + 2u; // 16 bytes more than a row, so that eight rows lie in different banks
+const MATRIX = SIDE * SIDE;
+
+alias Sums = array<MatC, 16>; // row i, column j at 4 i + j
+
+var<workgroup> parts: array<f32, WORKGROUP / SUBGROUP * MATRIX>; // a matrix of each subgroup
+
+fn tile_at(row: u32, i: u32) -> u32 {
+    return row * PITCH + i;
+}
+
+fn multiply(sums: ptr<function, Sums>, lane: u32) {
+    let subgroup = lane / SUBGROUP;
+    let depth = TILE_K / GROUPS_K / 4u;
+    let k = subgroup / (GROUPS_M * GROUPS_N) * depth;
+    let row = subgroup % GROUPS_M * (PARTS_M * SIDE) * PITCH + k;
+    let col = subgroup / GROUPS_M % GROUPS_N * (PARTS_N * SIDE) * PITCH + k;
+    for (var i = 0u; i < depth; i += SIDE / 4u) {
+        var a: array<MatA, 4>;
+        var b: array<MatB, 4>;
+        a[0] = coopLoadT<MatA>(&x_tile[row + i], PITCH);
+        if PARTS_M > 1u {
+            a[1] = coopLoadT<MatA>(&x_tile[row + i + 1u * SIDE * PITCH], PITCH);
+        }
+        if PARTS_M > 2u {
+            a[2] = coopLoadT<MatA>(&x_tile[row + i + 2u * SIDE * PITCH], PITCH);
+            a[3] = coopLoadT<MatA>(&x_tile[row + i + 3u * SIDE * PITCH], PITCH);
+        }
+        b[0] = coopLoad<MatB>(&w_tile[col + i], PITCH);
+        (*sums)[0] = coopMultiplyAdd(a[0], b[0], (*sums)[0]);
+        if PARTS_M > 1u {
+            (*sums)[4] = coopMultiplyAdd(a[1], b[0], (*sums)[4]);
+        }
+        if PARTS_M > 2u {
+            (*sums)[8] = coopMultiplyAdd(a[2], b[0], (*sums)[8]);
+            (*sums)[12] = coopMultiplyAdd(a[3], b[0], (*sums)[12]);
+        }
+        if PARTS_N > 1u {
+            b[1] = coopLoad<MatB>(&w_tile[col + i + 1u * SIDE * PITCH], PITCH);
+            (*sums)[1] = coopMultiplyAdd(a[0], b[1], (*sums)[1]);
+            if PARTS_M > 1u {
+                (*sums)[5] = coopMultiplyAdd(a[1], b[1], (*sums)[5]);
+            }
+            if PARTS_M > 2u {
+                (*sums)[9] = coopMultiplyAdd(a[2], b[1], (*sums)[9]);
+                (*sums)[13] = coopMultiplyAdd(a[3], b[1], (*sums)[13]);
+            }
+        }
+        if PARTS_N > 2u {
+            b[2] = coopLoad<MatB>(&w_tile[col + i + 2u * SIDE * PITCH], PITCH);
+            (*sums)[2] = coopMultiplyAdd(a[0], b[2], (*sums)[2]);
+            if PARTS_M > 1u {
+                (*sums)[6] = coopMultiplyAdd(a[1], b[2], (*sums)[6]);
+            }
+            if PARTS_M > 2u {
+                (*sums)[10] = coopMultiplyAdd(a[2], b[2], (*sums)[10]);
+                (*sums)[14] = coopMultiplyAdd(a[3], b[2], (*sums)[14]);
+            }
+            b[3] = coopLoad<MatB>(&w_tile[col + i + 3u * SIDE * PITCH], PITCH);
+            (*sums)[3] = coopMultiplyAdd(a[0], b[3], (*sums)[3]);
+            if PARTS_M > 1u {
+                (*sums)[7] = coopMultiplyAdd(a[1], b[3], (*sums)[7]);
+            }
+            if PARTS_M > 2u {
+                (*sums)[11] = coopMultiplyAdd(a[2], b[3], (*sums)[11]);
+                (*sums)[15] = coopMultiplyAdd(a[3], b[3], (*sums)[15]);
+            }
+        }
+    }
+}
+
+// naga 30 emits what a store's arguments compute after the store itself, hence the names for them.
+fn write_matrix(sum: MatC, at: u32) {
+    let stride = params.y_stride;
+    if ACCUMULATE {
+        let total = coopLoadT<MatC>(&y[at], stride) + sum;
+        coopStoreT(total, &y[at], stride);
+    } else {
+        coopStoreT(sum, &y[at], stride);
+    }
+}
+
+// A tile that lies wholly within y, whose rows begin at multiples of 16 bytes.
+fn write_whole(sums: ptr<function, Sums>, m0: u32, n0: u32, lane: u32) {
+    let subgroup = lane / SUBGROUP;
+    let m = m0 + subgroup % GROUPS_M * (PARTS_M * SIDE);
+    let n = n0 + subgroup / GROUPS_M % GROUPS_N * (PARTS_N * SIDE);
+    let at = m * params.y_stride + params.y_offset + n;
+    let down = SIDE * params.y_stride;
+    write_matrix((*sums)[0], at);
+    if PARTS_N > 1u {
+        write_matrix((*sums)[1], at + SIDE);
+    }
+    if PARTS_N > 2u {
+        write_matrix((*sums)[2], at + 2u * SIDE);
+        write_matrix((*sums)[3], at + 3u * SIDE);
+    }
+    if PARTS_M > 1u {
+        write_matrix((*sums)[4], at + down);
+        if PARTS_N > 1u {
+            write_matrix((*sums)[5], at + down + SIDE);
+        }
+        if PARTS_N > 2u {
+            write_matrix((*sums)[6], at + down + 2u * SIDE);
+            write_matrix((*sums)[7], at + down + 3u * SIDE);
+        }
+    }
+    if PARTS_M > 2u {
+        write_matrix((*sums)[8], at + 2u * down);
+        if PARTS_N > 1u {
+            write_matrix((*sums)[9], at + 2u * down + SIDE);
+        }
+        if PARTS_N > 2u {
+            write_matrix((*sums)[10], at + 2u * down + 2u * SIDE);
+            write_matrix((*sums)[11], at + 2u * down + 3u * SIDE);
+        }
+        write_matrix((*sums)[12], at + 3u * down);
+        if PARTS_N > 1u {
+            write_matrix((*sums)[13], at + 3u * down + SIDE);
+        }
+        if PARTS_N > 2u {
+            write_matrix((*sums)[14], at + 3u * down + 2u * SIDE);
+            write_matrix((*sums)[15], at + 3u * down + 3u * SIDE);
+        }
+    }
+}
+
+// Matrix (i, j) of every subgroup: through workgroup memory, added up over GROUPS_K.
+fn write_part(sum: MatC, i: u32, j: u32, m0: u32, n0: u32, lane: u32) {
+    let own = lane / SUBGROUP * MATRIX;
+    workgroupBarrier();
+    coopStoreT(sum, &parts[own], SIDE);
+    workgroupBarrier();
+    for (var e = lane; e < GROUPS_M * GROUPS_N * MATRIX; e += WORKGROUP) {
+        let subgroup = e / MATRIX;
+        let m = (subgroup % GROUPS_M * PARTS_M + i) * SIDE + e % MATRIX / SIDE;
+        let n = (subgroup / GROUPS_M * PARTS_N + j) * SIDE + e % SIDE;
+        var value = parts[e];
+        for (var k = 1u; k < GROUPS_K; k++) {
+            value += parts[e + k * (GROUPS_M * GROUPS_N * MATRIX)];
+        }
+        write(m0 + m, n0 + n, value);
+    }
+}
+
+fn write_sums(sums: ptr<function, Sums>, m0: u32, n0: u32, lane: u32) {
+    write_part((*sums)[0], 0u, 0u, m0, n0, lane);
+    if PARTS_N > 1u {
+        write_part((*sums)[1], 0u, 1u, m0, n0, lane);
+    }
+    if PARTS_N > 2u {
+        write_part((*sums)[2], 0u, 2u, m0, n0, lane);
+        write_part((*sums)[3], 0u, 3u, m0, n0, lane);
+    }
+    if PARTS_M > 1u {
+        write_part((*sums)[4], 1u, 0u, m0, n0, lane);
+        if PARTS_N > 1u {
+            write_part((*sums)[5], 1u, 1u, m0, n0, lane);
+        }
+        if PARTS_N > 2u {
+            write_part((*sums)[6], 1u, 2u, m0, n0, lane);
+            write_part((*sums)[7], 1u, 3u, m0, n0, lane);
+        }
+    }
+    if PARTS_M > 2u {
+        write_part((*sums)[8], 2u, 0u, m0, n0, lane);
+        if PARTS_N > 1u {
+            write_part((*sums)[9], 2u, 1u, m0, n0, lane);
+        }
+        if PARTS_N > 2u {
+            write_part((*sums)[10], 2u, 2u, m0, n0, lane);
+            write_part((*sums)[11], 2u, 3u, m0, n0, lane);
+        }
+        write_part((*sums)[12], 3u, 0u, m0, n0, lane);
+        if PARTS_N > 1u {
+            write_part((*sums)[13], 3u, 1u, m0, n0, lane);
+        }
+        if PARTS_N > 2u {
+            write_part((*sums)[14], 3u, 2u, m0, n0, lane);
+            write_part((*sums)[15], 3u, 3u, m0, n0, lane);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+// y[m, n] (+)= Σ_k x[m, k] * w[n, k] for many rows m: a workgroup computes a tile of TILE_M x TILE_N, TILE_K of K at a
+// time. Both operands go through workgroup memory, w dequantised once; the next loads are under way while the present
+// tiles are multiplied.
+#import weights
+
+struct Params {
+    m: u32, // rows of x
+    n: u32, // rows of w
+    y_stride: u32,
+    y_offset: u32,
+}
+
+@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[M, X_COLS / 4]
+@group(0) @binding(2) var<storage, read_write> y: array<f32>; // y[M, y_stride]
+@group(1) @binding(0) var<uniform> params: Params;
+
+// Tiles [TILE_M, TILE_K] and [TILE_N, TILE_K] in vectors of four along K; `tile_at` says where.
+var<workgroup> x_tile: array<Vec4, TILE_M * PITCH>;
+var<workgroup> w_tile: array<Vec4, TILE_N * PITCH>;
+
+#ifdef COOP_MATRIX
+#import matmul/coop
+#else
+#import matmul/lanes
+#endif
+
+const X_VECTORS = TILE_M * TILE_K / 4u;
+const W_BLOCKS = TILE_N * TILE_K / 32u;
+const X_LOADS = (X_VECTORS + WORKGROUP - 1u) / WORKGROUP;
+const W_LOADS = (W_BLOCKS + WORKGROUP - 1u) / WORKGROUP;
+
+// What one invocation loads of a pair of tiles, on its way to workgroup memory.
+struct Loaded {
+    x: array<vec4<f32>, X_LOADS>,
+    w: array<array<vec4<f32>, 8>, W_LOADS>,
+}
+
+// Rows past the end repeat the last one, their results are not written. What lies past K counts as zero in x, so that
+// any value does in w. No branch where the loads come out even: it would keep the compiler from moving the arithmetic
+// of the dequantisation behind the multiplication.
+fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
+    var out: Loaded;
+    for (var l = 0u; l < X_LOADS; l++) {
+        let at = lane + l * WORKGROUP;
+        if X_VECTORS % WORKGROUP == 0u || at < X_VECTORS {
+            let m = min(m0 + at / (TILE_K / 4u), params.m - 1u);
+            let i = k0 / 4u + at % (TILE_K / 4u);
+            if X_COLS % TILE_K == 0u {
+                out.x[l] = x[m * (X_COLS / 4u) + i];
+            } else {
+                let v = x[m * (X_COLS / 4u) + min(i, X_COLS / 4u - 1u)];
+                out.x[l] = select(v, vec4<f32>(0.0), i >= X_COLS / 4u);
+            }
+        }
+    }
+    for (var l = 0u; l < W_LOADS; l++) {
+        let at = lane + l * WORKGROUP;
+        if W_BLOCKS % WORKGROUP == 0u || at < W_BLOCKS {
+            let n = min(n0 + at / (TILE_K / 32u), params.n - 1u);
+            let block = min(k0 / 32u + at % (TILE_K / 32u), K / 32u - 1u);
+            out.w[l] = weights_block(n * ROW_VEC4, block);
+        }
+    }
+    return out;
+}
+
+fn narrow(v: vec4<f32>) -> Vec4 {
+#ifdef F16
+    // Conversion of what f16 cannot hold is undefined.
+    return Vec4(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+#else
+    return v;
+#endif
+}
+
+fn store(loaded: ptr<function, Loaded>, lane: u32) {
+    for (var l = 0u; l < X_LOADS; l++) {
+        let at = lane + l * WORKGROUP;
+        if X_VECTORS % WORKGROUP == 0u || at < X_VECTORS {
+            x_tile[tile_at(at / (TILE_K / 4u), at % (TILE_K / 4u))] = narrow((*loaded).x[l]);
+        }
+    }
+    for (var l = 0u; l < W_LOADS; l++) {
+        let at = lane + l * WORKGROUP;
+        if W_BLOCKS % WORKGROUP == 0u || at < W_BLOCKS {
+            for (var j = 0u; j < 8u; j++) {
+                w_tile[tile_at(at / (TILE_K / 32u), at % (TILE_K / 32u) * 8u + j)] = Vec4((*loaded).w[l][j]);
+            }
+        }
+    }
+}
+
+fn write(m: u32, n: u32, sum: f32) {
+    if m < params.m && n < params.n {
+        let at = m * params.y_stride + params.y_offset + n;
+        if ACCUMULATE {
+            y[at] += sum;
+        } else {
+            y[at] = sum;
+        }
+    }
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
+        @builtin(local_invocation_index) lane: u32) {
+    // Tiles that share rows of w are neighbours, so that w comes from memory once.
+    let tile = group.x + group.y * groups.x;
+    let tiles_m = (params.m + TILE_M - 1u) / TILE_M;
+    let m0 = tile % tiles_m * TILE_M;
+    let n0 = tile / tiles_m * TILE_N;
+    if n0 >= params.n {
+        return;
+    }
+    var sums: Sums;
+    var next = load(m0, n0, 0u, lane);
+    for (var k0 = 0u; k0 < K; k0 += TILE_K) {
+        workgroupBarrier();
+        store(&next, lane);
+        workgroupBarrier();
+        // The last round loads its own tiles again, which costs less than a branch.
+        next = load(m0, n0, min(k0 + TILE_K, (K - 1u) / TILE_K * TILE_K), lane);
+        multiply(&sums, lane);
+    }
+#ifdef COOP_MATRIX
+    // Whole tiles go straight to y where matrices may: rows at multiples of 16 bytes.
+    let whole = m0 + TILE_M <= params.m && n0 + TILE_N <= params.n;
+    if GROUPS_K == 1u && whole && (params.y_stride | params.y_offset) % 4u == 0u {
+        write_whole(&sums, m0, n0, lane);
+        return;
+    }
+#endif
+    write_sums(&sums, m0, n0, lane);
+}

@@ -1,0 +1,408 @@
+//! `y[m, y_offset + n] (+)= Σ_k x[m, k] · w[n, k]` for many rows: prefill, and decode of more sequences than
+//! [`matvec`](super::matvec) takes.
+//!
+//! A workgroup computes a tile of the result. Tiles of `x` and of the dequantised `w` go through workgroup memory, as f32,
+//! as f16, or as f16 for cooperative matrices. Sums are f32 everywhere.
+
+use super::host::Host;
+use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
+use super::matvec;
+use super::q8::Activations;
+use super::testing::{Case, CaseBuilder, Compare};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::layout;
+use crate::params;
+use crate::profile::{Backend, CooperativeMatrix, Element, Profile};
+use crate::shader::{Flag, Spec, Target};
+use crate::tensor::Tensor;
+
+/// A matrix times many rows.
+#[derive(Clone, Debug)]
+pub struct Matmul {
+    /// `w[N, K]`, K padded as [`layout::padded_cols`] says; any weight format. With f16 tiles its values are taken as f16.
+    pub w: Tensor,
+    /// `x[M, K]` in f32, K a multiple of 8. With f16 tiles it is rounded to f16 and limited to ±65504.
+    pub x: Tensor,
+    /// `y[M, stride]`.
+    pub y: Tensor,
+    /// The column of `y` where the rows of `w` go.
+    pub y_offset: usize,
+    /// Whether sums are added to what `y` holds.
+    pub accumulate: bool,
+}
+
+params! {
+    struct Uniform { m: u32, n: u32, y_stride: u32, y_offset: u32 }
+}
+
+/// What multiplies the tiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// Ordinary arithmetic on tiles of f32.
+    F32,
+    /// Ordinary arithmetic in f32 on tiles of f16.
+    F16,
+    /// Matrices of `side` × `side` × `side`, held by subgroups of a fixed size.
+    Cooperative { side: u32, subgroup: u32 },
+}
+
+/// A tile and how a workgroup shares its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    unit: Unit,
+    /// Rows of `x`, rows of `w`, and columns of both at a time.
+    tile: [u32; 3],
+    workgroup: u32,
+    /// Cooperative: the grid of subgroups along M, N and K.
+    groups: [u32; 3],
+    /// Cooperative: matrices of a subgroup along M and N.
+    parts: [u32; 2],
+}
+
+/// Groups, parts and K of a cooperative tile.
+type CooperativeTile = ([u32; 3], [u32; 2], u32);
+// For at most 16, 32, 64 and any number of rows with sides of 16; the widest first. All have eight subgroups. With
+// narrow tiles subgroups split K, which keeps as many bytes of `w` under way; every invocation dequantises one sub-block
+// of 32 a round (two with sides of 8).
+const ROWS_16: [CooperativeTile; 3] = [([1, 8, 1], [1, 1], 64), ([1, 4, 2], [1, 1], 128), ([1, 2, 4], [1, 1], 256)];
+const ROWS_32: [CooperativeTile; 3] = [([1, 8, 1], [2, 1], 64), ([1, 4, 2], [2, 1], 128), ([1, 2, 4], [2, 1], 256)];
+const ROWS_64: [CooperativeTile; 2] = [([2, 4, 1], [2, 2], 64), ([2, 2, 2], [2, 2], 128)];
+const ROWS_128: [CooperativeTile; 3] = [([4, 2, 1], [2, 4], 64), ([2, 4, 1], [2, 2], 64), ([2, 2, 2], [2, 2], 128)];
+
+/// Workgroups that a large GPU has at work at once: below this, smaller tiles use it better although they read more.
+const ENOUGH_FOR_ARITHMETIC: usize = 96;
+/// The same where reading `w` is most of the work, and more bytes under way are faster.
+const ENOUGH_FOR_READING: usize = 192;
+
+impl Shape {
+    /// The shape for a product of `m` by `n`.
+    fn choose(profile: &Profile, m: usize, n: usize) -> Self {
+        let candidates = Self::candidates(profile, m);
+        let enough = if m <= 32 { ENOUGH_FOR_READING } else { ENOUGH_FOR_ARITHMETIC };
+        let found = candidates.iter().find(|shape| shape.tiles(m, n).1 >= enough);
+        // The baseline's 16 KiB hold the last candidate of every list.
+        found.or(candidates.last()).copied().unwrap_or_else(|| Self::lanes(Unit::F32, [16, 64, 32]))
+    }
+
+    /// The shapes that fit the profile and the number of rows, the widest first.
+    fn candidates(profile: &Profile, m: usize) -> Vec<Self> {
+        let limits = &profile.limits;
+        let mut shapes: Vec<Self> = Vec::new();
+        if let Some((side, subgroup)) = cooperative(profile) {
+            // Of 64 or 128 rows a tile, what pads m less, where that saves a fifth.
+            let smaller = 5 * m.next_multiple_of(4 * side as usize) <= 4 * m.next_multiple_of(8 * side as usize);
+            let tiles = match m.div_ceil(side as usize) {
+                0..=1 => &ROWS_16[..],
+                2 => &ROWS_32,
+                3..=4 => &ROWS_64,
+                _ if smaller => &ROWS_64,
+                _ => &ROWS_128,
+            };
+            shapes.extend(tiles.iter().map(|&(groups, parts, k)| Self {
+                unit: Unit::Cooperative { side, subgroup },
+                tile: [groups[0] * parts[0] * side, groups[1] * parts[1] * side, k],
+                workgroup: groups.iter().product::<u32>() * subgroup,
+                groups,
+                parts,
+            }));
+        }
+        let fits = |shape: &Self| {
+            shape.workgroup_bytes() <= limits.max_workgroup_bytes && shape.workgroup <= limits.max_workgroup_invocations
+        };
+        shapes.retain(fits);
+        if shapes.is_empty() {
+            let unit = if profile.features.f16 { Unit::F16 } else { Unit::F32 };
+            let rows: &[u32] = match m {
+                0..=16 => &[16],
+                17..=32 => &[32],
+                33..=64 => &[64],
+                _ => &[128, 64],
+            };
+            shapes.extend(rows.iter().map(|&rows| Self::lanes(unit, [rows, 64, 32])));
+            shapes.retain(fits);
+        }
+        shapes
+    }
+
+    fn lanes(unit: Unit, tile: [u32; 3]) -> Self {
+        Self { unit, tile, workgroup: 256, groups: [1; 3], parts: [1; 2] }
+    }
+
+    /// Tiles along M, and all of them.
+    fn tiles(&self, m: usize, n: usize) -> (usize, usize) {
+        let tiles_m = m.div_ceil(self.tile[0] as usize);
+        (tiles_m, tiles_m * n.div_ceil(self.tile[1] as usize))
+    }
+
+    /// Workgroup memory that the shader declares.
+    fn workgroup_bytes(&self) -> u32 {
+        let [m, n, k] = self.tile;
+        match self.unit {
+            Unit::F32 => (m + n) * k * 4,
+            Unit::F16 => (m + n) * k * 2,
+            Unit::Cooperative { side, subgroup } => (m + n) * (k + 8) * 2 + self.workgroup / subgroup * side * side * 4,
+        }
+    }
+}
+
+/// Side of the cooperative matrices to use and size of the subgroups that hold them. Not on Metal: naga 30 loads them
+/// from arrays of scalars only there, and storing tiles one half at a time costs what the matrices gain.
+fn cooperative(profile: &Profile) -> Option<(u32, u32)> {
+    let has = |side: u32| {
+        let wanted = CooperativeMatrix { m: side, n: side, k: side, ab: Element::F16, acc: Element::F32 };
+        profile.cooperative_matrices.contains(&wanted)
+    };
+    let side = [16, 8].into_iter().find(|&side| has(side))?;
+    let usable = profile.features.f16 && profile.backend == Backend::Vulkan;
+    profile.fixed_subgroup().filter(|_| usable).map(|subgroup| (side, subgroup))
+}
+
+impl Matmul {
+    fn shape(&self, profile: &Profile) -> Shape {
+        Shape::choose(profile, self.x.rows(), self.w.rows())
+    }
+}
+
+impl Kernel for Matmul {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn check(&self) -> Result<()> {
+        let (m, cols) = (self.x.rows(), self.x.cols());
+        let padded = layout::padded_cols(self.w.dtype(), cols);
+        expect("matmul", self.x.dtype() == DType::F32 && self.y.dtype() == DType::F32, || {
+            format!("x is {} and y {}, expected F32", self.x.dtype(), self.y.dtype())
+        })?;
+        expect("matmul", self.w.cols() == padded && cols.is_multiple_of(8) && padded.is_multiple_of(32) && cols > 0, || {
+            format!("w has {} columns, expected {padded} for x of {cols}, a multiple of 8", self.w.cols())
+        })?;
+        expect("matmul", m > 0 && self.w.rows() > 0, || "a side without rows, expected at least one".to_owned())?;
+        expect("matmul", self.y.rows() == m && self.y_offset + self.w.rows() <= self.y.cols(), || {
+            format!("y has shape {:?}, expected {m} rows of {} from {}", self.y.shape(), self.w.rows(), self.y_offset)
+        })
+    }
+
+    fn spec(&self, profile: &Profile) -> Spec {
+        let shape = self.shape(profile);
+        let [tile_m, tile_n, tile_k] = shape.tile;
+        let mut spec = Spec::new("matmul", Target::of(profile))
+            .constant("K", self.w.cols() as u32)
+            .constant("X_COLS", self.x.cols() as u32)
+            .constant("ROW_VEC4", (layout::row_bytes(self.w.dtype(), self.w.cols()) / 16) as u32)
+            .constant("ACCUMULATE", self.accumulate)
+            .constant("WORKGROUP", shape.workgroup)
+            .constant("TILE_M", tile_m)
+            .constant("TILE_N", tile_n)
+            .constant("TILE_K", tile_k)
+            .slot("weights", format!("weights/{}", self.w.dtype()))
+            .trusted();
+        spec = match shape.unit {
+            Unit::F32 => return spec.alias("Vec4", "vec4<f32>"),
+            Unit::F16 => return spec.flag(Flag::F16).alias("Vec4", "vec4<f16>"),
+            Unit::Cooperative { side, subgroup } => {
+                let [a, b, c] = if side == 16 {
+                    ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]
+                } else {
+                    ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"]
+                };
+                spec.flag(Flag::F16)
+                    .flag(Flag::COOP_MATRIX)
+                    .alias("Vec4", "vec4<f16>")
+                    .alias("MatA", a)
+                    .alias("MatB", b)
+                    .alias("MatC", c)
+                    .constant("SIDE", side)
+                    .constant("SUBGROUP", subgroup)
+            }
+        };
+        let [groups_m, groups_n, groups_k] = shape.groups;
+        spec.constant("GROUPS_M", groups_m)
+            .constant("GROUPS_N", groups_n)
+            .constant("GROUPS_K", groups_k)
+            .constant("PARTS_M", shape.parts[0])
+            .constant("PARTS_N", shape.parts[1])
+    }
+
+    fn params(&self) -> Params {
+        Uniform {
+            m: self.x.rows() as u32,
+            n: self.w.rows() as u32,
+            y_stride: self.y.cols() as u32,
+            y_offset: self.y_offset as u32,
+        }
+        .into()
+    }
+
+    fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
+        linear_grid(self.shape(profile).tiles(self.x.rows(), self.w.rows()).1, profile)
+    }
+
+    fn bindings(&self) -> Vec<Binding> {
+        vec![read(&self.w), read(&self.x), write(&self.y)]
+    }
+
+    fn reference(&self, host: &mut Host) -> Result<()> {
+        let x = Activations::F32(self.x.clone());
+        matvec::reference(host, &self.w, &x, &self.y, self.y_offset, self.accumulate)
+    }
+}
+
+/// Cases for the harness.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |dtype: DType, [m, n, k]: [usize; 3], accumulate: bool, (y_offset, stride): (usize, usize)| {
+        let mut builder = CaseBuilder::new((m * n * k) as u64);
+        let Ok(w) = builder.weight(dtype, n, k) else { return };
+        let x = builder.random(&[m, k]);
+        let y = builder.random(&[m, y_offset + n + stride]);
+        // f16 tiles round both factors of every product to 11 bits: a relative error of about 2^-12 each, independent
+        // ones, so an NMSE of about 2 · 2^-24 / 1.5 = 1e-7. f32 tiles stay near 1e-13.
+        builder.updated(&y, Compare::Nmse(1e-6));
+        let name = format!("{dtype} {m}x{n}x{k}{}", if accumulate { " +=" } else { "" });
+        cases.push(builder.case(name, Matmul { w, x, y, y_offset, accumulate }));
+    };
+    for dtype in DType::WEIGHTS {
+        add(dtype, [17, 72, 256], false, (0, 0));
+        add(dtype, [5, 33, 512], true, (3, 4));
+        if !dtype.is_quantized() {
+            add(dtype, [9, 40, 72], false, (4, 4));
+            add(dtype, [33, 65, 40], true, (0, 3));
+        }
+    }
+    for m in [1, 7, 33, 130] {
+        for n in [1, 65, 200] {
+            add(DType::Q4_0, [m, n, 96], m == 7, (0, n % 3));
+        }
+    }
+    add(DType::Q8_0, [256, 256, 128], false, (0, 0));
+    add(DType::Q4_K, [128, 128, 256], true, (4, 124));
+    add(DType::Q4_0, [64, 128, 320], true, (0, 0));
+    add(DType::F16, [32, 128, 128], false, (0, 0));
+    add(DType::Q4_0, [2, 3, 4096], false, (0, 0));
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::{Adapter, Context};
+    use crate::tensor::Storage;
+
+    fn software(cooperative: bool) -> Profile {
+        let mut profile = Profile::by_name("h100").unwrap();
+        profile.name = "software".to_owned();
+        profile.limits.max_workgroup_bytes = 32768;
+        profile.subgroup = crate::profile::Subgroup { min: 8, max: 8 };
+        let shape = CooperativeMatrix { m: 8, n: 8, k: 8, ab: Element::F16, acc: Element::F32 };
+        profile.cooperative_matrices = if cooperative { vec![shape] } else { Vec::new() };
+        profile
+    }
+
+    #[test]
+    fn the_variant_follows_from_profile_and_shape() {
+        let cooperative = Unit::Cooperative { side: 16, subgroup: 32 };
+        for (name, m, n, unit, tile) in [
+            ("h100", 512, 4096, cooperative, [128, 128, 64]),
+            ("h100", 512, 22016, cooperative, [128, 128, 64]),
+            ("h100", 512, 1024, cooperative, [64, 64, 128]),
+            ("h100", 130, 12288, cooperative, [64, 128, 64]),
+            ("h100", 64, 22016, cooperative, [64, 128, 64]),
+            ("h100", 32, 4096, cooperative, [32, 32, 256]),
+            ("h100", 32, 22016, cooperative, [32, 64, 128]),
+            ("h100", 9, 128256, cooperative, [16, 128, 64]),
+            ("h100", 9, 12288, cooperative, [16, 64, 128]),
+            ("rtx-3090", 512, 4096, cooperative, [128, 128, 64]),
+            ("rtx-4090", 512, 4096, cooperative, [128, 128, 64]),
+            ("gtx-1660", 512, 4096, Unit::F16, [128, 64, 32]),
+            ("m2-max", 512, 4096, Unit::F16, [128, 64, 32]),
+            ("intel-igpu", 512, 256, Unit::F16, [64, 64, 32]),
+            ("rdna", 20, 4096, Unit::F16, [32, 64, 32]),
+            ("webgpu-baseline", 512, 4096, Unit::F32, [64, 64, 32]),
+            ("webgpu-baseline", 12, 4096, Unit::F32, [16, 64, 32]),
+        ] {
+            let shape = Shape::choose(&Profile::by_name(name).unwrap(), m, n);
+            assert_eq!((shape.unit, shape.tile), (unit, tile), "{name} {m}x{n}");
+        }
+    }
+
+    #[test]
+    fn every_shape_divides_evenly_and_fits() {
+        for profile in Profile::stored().into_iter().chain([software(true), software(false)]) {
+            for m in [1, 9, 16, 17, 32, 33, 64, 65, 130, 512, 4096] {
+                for n in [1, 64, 4096, 22016, 128_256] {
+                    let shape = Shape::choose(&profile, m, n);
+                    let case = format!("{} {m}x{n} {shape:?}", profile.name);
+                    let [tile_m, tile_n, tile_k] = shape.tile;
+                    assert!(shape.workgroup_bytes() <= profile.limits.max_workgroup_bytes, "{case}");
+                    assert!(shape.workgroup <= profile.limits.max_workgroup_invocations, "{case}");
+                    assert!(tile_k.is_multiple_of(32), "{case}");
+                    match shape.unit {
+                        Unit::Cooperative { side, .. } => {
+                            assert!(tile_k.is_multiple_of(shape.groups[2] * side), "{case}: K is split evenly");
+                            assert!(shape.parts.iter().all(|part| [1, 2, 4].contains(part)), "{case}: parts");
+                            assert!((tile_m * tile_k / 4).is_multiple_of(shape.workgroup), "{case}: loads of x");
+                            assert!((tile_n * tile_k / 32).is_multiple_of(shape.workgroup), "{case}: loads of w");
+                        }
+                        _ => assert!(tile_m.is_multiple_of(shape.workgroup / (tile_n / 4)), "{case}: rows of lanes"),
+                    }
+                    let kernel = Matmul {
+                        w: Tensor::new(Storage::Activation(0), 0, DType::Q4_0, [n, 4096]),
+                        x: Tensor::new(Storage::Activation(1), 0, DType::F32, [m, 4096]),
+                        y: Tensor::new(Storage::Activation(2), 0, DType::F32, [m, n]),
+                        y_offset: 0,
+                        accumulate: false,
+                    };
+                    kernel.check().unwrap();
+                    let grid = kernel.grid(&profile, 1);
+                    assert!(grid.iter().all(|&size| size <= 65535), "{case}: {grid:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn arguments_that_do_not_fit_are_refused() {
+        let tensor = |id, dtype, shape: [usize; 2]| Tensor::new(Storage::Activation(id), 0, dtype, shape);
+        let good = Matmul {
+            w: tensor(0, DType::F16, [6, 64]),
+            x: tensor(1, DType::F32, [3, 40]),
+            y: tensor(2, DType::F32, [3, 8]),
+            y_offset: 2,
+            accumulate: false,
+        };
+        good.check().unwrap();
+        for (what, kernel) in [
+            ("w of", Matmul { w: tensor(0, DType::F16, [6, 32]), ..good.clone() }),
+            ("x is", Matmul { x: tensor(1, DType::U32, [3, 40]), ..good.clone() }),
+            ("K of", Matmul { x: tensor(1, DType::F32, [3, 44]), ..good.clone() }),
+            ("y narrow", Matmul { y_offset: 3, ..good.clone() }),
+            ("y short", Matmul { y: tensor(2, DType::F32, [2, 8]), ..good.clone() }),
+        ] {
+            assert!(kernel.check().is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn every_variant_is_right_on_this_adapter() {
+        pollster::block_on(async {
+            let Ok(adapter) = Adapter::request(&Default::default()).await else { return };
+            let mut failures = Vec::new();
+            for clip in [None, Some("gtx-1660"), Some("webgpu-baseline")] {
+                let clip = clip.map(|name| Profile::by_name(name).unwrap());
+                let context = Context::open(&adapter, clip.as_ref()).await.unwrap();
+                println!("{}: {:?}", context.profile().name, cooperative(context.profile()));
+                for case in cases() {
+                    let start = std::time::Instant::now();
+                    let outcome = case.run(&context, None).await.unwrap();
+                    println!("{} nmse {:.1e} {:?}", outcome.name, outcome.nmse, start.elapsed());
+                    if let Some(failure) = outcome.failure {
+                        failures.push(format!("{}: {}: {failure}", context.profile().name, outcome.name));
+                    }
+                }
+            }
+            assert!(failures.is_empty(), "{failures:#?}");
+        });
+    }
+}
