@@ -70,8 +70,8 @@ fn weight_of(logit: f32, largest: f32, inverse_temperature: f32, total: f32) -> 
 fn select_key(start: u32, floor: u32, initial_target: u32, largest: f32, total: f32, lane: u32) -> u32 {
     var prefix = 0u;
     var target_left = initial_target;
-    for (var pass = 0u; pass < 4u; pass++) {
-        let shift = 24u - 8u * pass;
+    for (var turn = 0u; turn < 4u; turn++) {
+        let shift = 24u - 8u * turn;
         workgroupBarrier();
         for (var i = lane; i < 256u; i += WORKGROUP) {
             atomicStore(&bins[i], 0u);
@@ -80,7 +80,7 @@ fn select_key(start: u32, floor: u32, initial_target: u32, largest: f32, total: 
         for (var token = lane; token < VOCAB; token += WORKGROUP) {
             let logit = logits[start + token];
             let key = key_of(logit);
-            if key >= floor && (pass == 0u || (key >> (shift + 8u)) == prefix) {
+            if key >= floor && (turn == 0u || (key >> (shift + 8u)) == prefix) {
                 var amount = 1u;
                 if total > 0.0 {
                     amount = weight_of(logit, largest, 1.0, total);

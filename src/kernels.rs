@@ -33,14 +33,19 @@ macro_rules! kernels {
 }
 
 kernels! {
+    add_bias,
     embed,
     rms_norm,
     sample,
     matmul,
     matvec,
     swiglu,
+    synthetic,
     rope_cache,
     attention_split,
     attention_merge,
     attention_prefill,
 }
+
+#[cfg(test)]
+mod tests;

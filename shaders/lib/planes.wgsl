@@ -19,8 +19,8 @@ fn k_scale_min(head: vec4<u32>, s: u32) -> vec2<f32> {
     var minimum = (head.z >> shift) & 63u;
     if s >= 4u {
         let last = head.w >> shift;
-        scale = (last & 15u) | (((head.y >> shift) >> 6u) & 3u) << 4u;
-        minimum = ((last >> 4u) & 15u) | (((head.z >> shift) >> 6u) & 3u) << 4u;
+        scale = (last & 15u) | ((((head.y >> shift) >> 6u) & 3u) << 4u);
+        minimum = ((last >> 4u) & 15u) | ((((head.z >> shift) >> 6u) & 3u) << 4u);
     }
     return d * vec2<f32>(f32(scale), f32(minimum));
 }

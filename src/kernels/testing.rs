@@ -137,6 +137,14 @@ impl CaseBuilder {
         Ok(self.add(dtype, &[rows, padded], packed))
     }
 
+    /// A packed weight as an output, poisoned.
+    pub fn poisoned_weight(&mut self, dtype: DType, rows: usize, cols: usize, compare: Compare) -> Tensor {
+        let words = rows * crate::layout::row_bytes(dtype, cols) / 4;
+        let tensor = self.add(dtype, &[rows, cols], bytemuck::cast_slice(&vec![POISON; words]).to_vec());
+        self.outputs.push((tensor.clone(), compare));
+        tensor
+    }
+
     /// An output of floats, poisoned.
     pub fn output(&mut self, shape: &[usize], compare: Compare) -> Tensor {
         self.output_of(DType::F32, shape, compare)
@@ -169,6 +177,11 @@ impl CaseBuilder {
 }
 
 impl Case {
+    /// How the outputs are compared.
+    pub fn compares(&self) -> Vec<Compare> {
+        self.outputs.iter().map(|(_, compare)| *compare).collect()
+    }
+
     /// The outputs as the reference has them.
     ///
     /// # Errors

@@ -13,8 +13,8 @@ fn weights_groups(row: u32, block: u32) -> Groups {
     let fifth = row_word(row, 4u * (K / 32u) + block);
     var out: Groups;
     for (var g = 0u; g < 4u; g++) {
-        out.q[g] = (nibbles[g] & 0x0f0f0f0fu) | ((fifth >> g) & 0x01010101u) << 4u;
-        out.q[g + 4u] = ((nibbles[g] >> 4u) & 0x0f0f0f0fu) | ((fifth >> (g + 4u)) & 0x01010101u) << 4u;
+        out.q[g] = (nibbles[g] & 0x0f0f0f0fu) | (((fifth >> g) & 0x01010101u) << 4u);
+        out.q[g + 4u] = ((nibbles[g] >> 4u) & 0x0f0f0f0fu) | (((fifth >> (g + 4u)) & 0x01010101u) << 4u);
     }
     let d = row_half(row, 10u * (K / 32u) + block);
     out.scale = vec2<f32>(d);

@@ -20,8 +20,8 @@ fn weights_groups(row: u32, block: u32) -> Groups {
     let upper_high = row_word(row, upper + 1u);
     var out: Groups;
     for (var g = 0u; g < 4u; g++) {
-        out.q[g] = less_32((nibbles[g] & 0x0f0f0f0fu) | ((upper_low >> (2u * g)) & 0x03030303u) << 4u);
-        out.q[g + 4u] = less_32(((nibbles[g] >> 4u) & 0x0f0f0f0fu) | ((upper_high >> (2u * g)) & 0x03030303u) << 4u);
+        out.q[g] = less_32((nibbles[g] & 0x0f0f0f0fu) | (((upper_low >> (2u * g)) & 0x03030303u) << 4u));
+        out.q[g + 4u] = less_32(((nibbles[g] >> 4u) & 0x0f0f0f0fu) | (((upper_high >> (2u * g)) & 0x03030303u) << 4u));
     }
     let head = row + K / 32u + K / 64u + block / 8u;
     let pair = w[head][(block % 8u) / 2u] >> (16u * (block & 1u));

@@ -1,0 +1,104 @@
+use super::testing::{Compare, Mutant, check_all};
+use super::*;
+use crate::gpu::{Access, Adapter, Context};
+use crate::profile::Profile;
+use crate::shader::reflect;
+
+/// A device on whatever adapter there is, clipped to a stored profile where one is named.
+fn context(clip: Option<&str>) -> Context {
+    pollster::block_on(async {
+        let adapter = Adapter::request(&Default::default()).await.unwrap();
+        let clip = clip.map(|name| Profile::by_name(name).unwrap());
+        Context::open(&adapter, clip.as_ref()).await.unwrap()
+    })
+}
+
+/// The rendered sources are few next to cases × profiles: each is looked at once.
+fn each_source(mut look: impl FnMut(&Case, &Profile, &str)) {
+    let mut seen = std::collections::HashSet::new();
+    for profile in Profile::stored() {
+        for case in cases() {
+            let source = case.kernel.spec(&profile).render().unwrap_or_else(|e| panic!("{}: {e}", case.name));
+            if seen.insert((profile.backend, source.clone())) {
+                look(&case, &profile, &source);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_variant_compiles_for_every_profile() {
+    let mut failures = Vec::new();
+    each_source(|case, profile, source| {
+        if let Err(error) = reflect::validate(source, profile) {
+            failures.push(format!("{} for {}: {error}", case.name, profile.name));
+        }
+    });
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn params_and_bindings_agree_with_the_wgsl() {
+    each_source(|case, profile, source| {
+        let found = reflect::reflect(source).unwrap_or_else(|e| panic!("{} for {}: {e}", case.name, profile.name));
+        let params = case.kernel.params();
+        let fields = found.params.map_or(Vec::new(), |layout| layout.fields);
+        let members: Vec<_> = fields.iter().map(|m| (m.name.as_str(), m.offset, m.ty.as_str())).collect();
+        let expected: Vec<_> = params.members.iter().map(|&(name, offset, ty)| (name, offset as u32, ty)).collect();
+        assert_eq!(members, expected, "{}: Params", case.name);
+        let writes: Vec<_> = found.bindings.iter().map(|b| b.access == reflect::Access::ReadWrite).collect();
+        let expected: Vec<_> = case.kernel.bindings().iter().map(|b| b.access == Access::Write).collect();
+        assert_eq!(writes, expected, "{}: bindings", case.name);
+    });
+}
+
+fn all_pass(clip: Option<&str>) {
+    let context = context(clip);
+    let mut failures = Vec::new();
+    let mut count = 0;
+    pollster::block_on(check_all(&context, |outcome| {
+        count += 1;
+        if let Some(failure) = &outcome.failure {
+            failures.push(format!("{}: {failure}", outcome.name));
+        }
+    }))
+    .unwrap();
+    assert!(
+        failures.is_empty(),
+        "{} of {count} on {}:\n{}",
+        failures.len(),
+        context.profile().name,
+        failures.join("\n")
+    );
+}
+
+#[test]
+fn every_kernel_equals_its_reference() {
+    all_pass(None);
+}
+
+#[test]
+fn every_kernel_equals_its_reference_on_the_baseline() {
+    all_pass(Some("webgpu-baseline"));
+}
+
+#[test]
+fn mutants_are_caught() {
+    let context = context(None);
+    let mut escaped = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for case in cases() {
+        // One case a kernel and way of comparing; the comparison does not depend on more.
+        if !seen.insert((case.kernel.name(), format!("{:?}", case.compares()))) {
+            continue;
+        }
+        for mutant in [Mutant::OneValueOff, Mutant::LastSkipped, Mutant::PastTheEnd] {
+            let outcome = pollster::block_on(case.run(&context, Some(mutant))).unwrap();
+            if outcome.failure.is_none() {
+                escaped.push(format!("{}: {mutant:?}", case.name));
+            }
+        }
+    }
+    assert!(escaped.is_empty(), "{}", escaped.join("\n"));
+    assert!(seen.iter().any(|(_, compare)| compare.contains(&format!("{:?}", Compare::Exact))));
+}

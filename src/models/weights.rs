@@ -1,0 +1,272 @@
+//! Matrices on the GPU: packed row by row, cut by rows where they are larger than a binding, filled from a file or at
+//! random.
+
+use std::sync::Arc;
+
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::format::gguf::{Gguf, TensorInfo};
+use crate::gpu::Context;
+use crate::kernels::synthetic::Synthetic;
+use crate::layout;
+use crate::plan::Builder;
+use crate::profile::Profile;
+use crate::quant;
+use crate::tensor::{Storage, Tensor};
+
+/// Bytes of a file that are packed at a time.
+const CHUNK_BYTES: usize = 32 << 20;
+/// Bytes written before the queue is waited for: what is in flight is memory that only loading needs.
+const IN_FLIGHT_BYTES: u64 = 256 << 20;
+
+/// A matrix `[rows, cols]`, in one or more parts of whole rows.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    /// Format of all parts.
+    pub dtype: DType,
+    /// Rows of all parts.
+    pub rows: usize,
+    /// Columns, without padding.
+    pub cols: usize,
+    /// First row and tensor `[rows, padded cols]` of each part.
+    pub parts: Vec<(usize, Tensor)>,
+}
+
+/// Matrices with the same input whose outputs lie side by side: the column where each one's output starts.
+pub type Group = Vec<(usize, Matrix)>;
+
+/// Where weights come from.
+#[derive(Clone)]
+pub enum Weights {
+    /// A file.
+    File(Arc<Gguf>),
+    /// Random numbers in one format, made on the GPU.
+    Synthetic(DType),
+}
+
+/// Rows of a matrix that one buffer and one binding hold.
+fn rows_per_part(dtype: DType, cols: usize, profile: &Profile) -> Result<usize> {
+    let row = layout::row_bytes(dtype, layout::padded_cols(dtype, cols)) as u64;
+    let limit = profile.limits.max_binding_bytes.min(profile.limits.max_buffer_bytes);
+    match (limit / row) as usize {
+        0 => Err(Error::out_of_memory(format!("a row of {cols} {dtype}: {row} bytes, expected at most {limit} to bind"))),
+        rows => Ok(rows),
+    }
+}
+
+/// Bytes on the GPU of a matrix.
+///
+/// # Errors
+/// `OutOfMemory` where one row is more than the device binds.
+pub fn matrix_bytes(dtype: DType, rows: usize, cols: usize, profile: &Profile) -> Result<u64> {
+    rows_per_part(dtype, cols, profile)?;
+    Ok(rows as u64 * layout::row_bytes(dtype, layout::padded_cols(dtype, cols)) as u64)
+}
+
+/// Loads matrices and vectors, and says how far it is.
+pub struct Loader<'a> {
+    context: &'a Context,
+    weights: Weights,
+    in_flight: u64,
+    loaded: u64,
+    progress: &'a mut (dyn FnMut(u64) + Send),
+    seed: u32,
+}
+
+impl<'a> Loader<'a> {
+    /// A loader; `progress` is told the bytes of the file that are done.
+    pub fn new(context: &'a Context, weights: Weights, progress: &'a mut (dyn FnMut(u64) + Send)) -> Self {
+        Self { context, weights, in_flight: 0, loaded: 0, progress, seed: 0 }
+    }
+
+    fn tensor(&self, gguf: &Gguf, name: &str) -> Result<TensorInfo> {
+        gguf.tensor(name).cloned().ok_or_else(|| Error::format(format!("tensor {name}: not found, expected in the file")))
+    }
+
+    /// The format of a tensor.
+    fn dtype(&self, name: &str) -> Result<DType> {
+        match &self.weights {
+            Weights::File(gguf) => Ok(self.tensor(gguf, name)?.dtype),
+            Weights::Synthetic(dtype) => Ok(*dtype),
+        }
+    }
+
+    /// Matrices of the same input, `(name, rows)` each: neighbours of one format become one matrix, so that one dispatch
+    /// serves them.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, or what reading gives.
+    pub async fn group(&mut self, names: &[(String, usize)], cols: usize) -> Result<Group> {
+        let mut group: Group = Vec::new();
+        let mut start = 0;
+        let mut at = 0;
+        while at < names.len() {
+            let dtype = self.dtype(&names[at].0)?;
+            let mut end = at + 1;
+            while end < names.len() && self.dtype(&names[end].0)? == dtype {
+                end += 1;
+            }
+            let matrix = self.matrix(&names[at..end], dtype, cols).await?;
+            let rows = matrix.rows;
+            group.push((start, matrix));
+            start += rows;
+            at = end;
+        }
+        Ok(group)
+    }
+
+    /// One matrix of its own.
+    ///
+    /// # Errors
+    /// As [`Self::group`].
+    pub async fn single(&mut self, name: &str, rows: usize, cols: usize) -> Result<Matrix> {
+        let dtype = self.dtype(name)?;
+        self.matrix(&[(name.to_owned(), rows)], dtype, cols).await
+    }
+
+    async fn matrix(&mut self, names: &[(String, usize)], dtype: DType, cols: usize) -> Result<Matrix> {
+        let rows: usize = names.iter().map(|(_, rows)| rows).sum();
+        let padded = layout::padded_cols(dtype, cols);
+        let row_bytes = layout::row_bytes(dtype, padded);
+        let per_part = rows_per_part(dtype, cols, self.context.profile())?;
+        let label = names.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join("+");
+        let mut parts = Vec::new();
+        for first in (0..rows).step_by(per_part) {
+            let count = per_part.min(rows - first);
+            let buffer = self.context.buffer(&label, (count * row_bytes) as u64)?;
+            parts.push((first, Tensor::new(Storage::Buffer(buffer), 0, dtype, [count, padded])));
+        }
+        let matrix = Matrix { dtype, rows, cols, parts };
+        match self.weights.clone() {
+            Weights::Synthetic(_) => self.fill(&matrix)?,
+            Weights::File(gguf) => {
+                let mut first = 0;
+                for (name, rows) in names {
+                    let info = self.tensor(&gguf, name)?;
+                    self.upload(&gguf, &info, *rows, first, &matrix, row_bytes).await.map_err(|e| e.context(name))?;
+                    first += rows;
+                }
+            }
+        }
+        Ok(matrix)
+    }
+
+    fn fill(&mut self, matrix: &Matrix) -> Result<()> {
+        let mut builder = Builder::new(self.context);
+        for (_, part) in &matrix.parts {
+            self.seed += 1;
+            builder.step("weight", Synthetic { w: part.clone(), seed: self.seed })?;
+        }
+        builder.finish()?.replay(0);
+        Ok(())
+    }
+
+    /// Packs a tensor's rows into the matrix from row `first` on, a chunk at a time.
+    async fn upload(
+        &mut self,
+        gguf: &Gguf,
+        info: &TensorInfo,
+        rows: usize,
+        first: usize,
+        matrix: &Matrix,
+        row_bytes: usize,
+    ) -> Result<()> {
+        let file_row = info.dtype.bytes(matrix.cols as u64)? as usize;
+        let chunk_rows = (CHUNK_BYTES / file_row.max(row_bytes)).clamp(1, rows.max(1));
+        let mut packed = Vec::new();
+        for start in (0..rows).step_by(chunk_rows) {
+            let count = chunk_rows.min(rows - start);
+            let bytes = gguf.source().read(info.offset + (start * file_row) as u64, count * file_row).await?;
+            packed.resize(count * row_bytes, 0);
+            pack_rows(info.dtype, &bytes, file_row, &mut packed, row_bytes)?;
+            self.loaded += bytes.len() as u64;
+            drop(bytes);
+            // The chunk may span parts.
+            for (part_first, part) in &matrix.parts {
+                let (low, high) = ((first + start).max(*part_first), (first + start + count).min(part_first + part.rows()));
+                if low < high
+                    && let Storage::Buffer(buffer) = part.storage()
+                {
+                    let from = &packed[(low - first - start) * row_bytes..(high - first - start) * row_bytes];
+                    self.context.write(buffer, ((low - part_first) * row_bytes) as u64, from);
+                }
+            }
+            self.in_flight += packed.len() as u64;
+            if self.in_flight > IN_FLIGHT_BYTES {
+                self.context.finish().await?;
+                self.in_flight = 0;
+            }
+            (self.progress)(self.loaded);
+        }
+        Ok(())
+    }
+
+    /// A vector of `len` elements as f32: its values on the host, or `None` where weights are synthetic.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub async fn values(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
+        let Weights::File(gguf) = self.weights.clone() else { return Ok(None) };
+        let info = self.tensor(&gguf, name)?;
+        let bytes = gguf.source().read(info.offset, info.bytes as usize).await?;
+        let mut values = vec![0.0; len];
+        quant::dequantize(info.dtype, &bytes, &mut values).map_err(|e| e.context(name))?;
+        self.loaded += info.bytes;
+        Ok(Some(values))
+    }
+
+    /// A vector on the GPU as f32; ones where weights are synthetic.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, or what reading gives.
+    pub async fn vector(&mut self, name: &str, len: usize) -> Result<Tensor> {
+        let values = self.values(name, len).await?.unwrap_or_else(|| vec![1.0; len]);
+        upload_floats(self.context, name, &values, [len])
+    }
+}
+
+/// Floats on the GPU.
+///
+/// # Errors
+/// `OutOfMemory`.
+pub fn upload_floats(context: &Context, label: &str, values: &[f32], shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+    let buffer = context.buffer_from(label, bytemuck::cast_slice(values))?;
+    Ok(Tensor::new(Storage::Buffer(buffer), 0, DType::F32, shape))
+}
+
+/// Words on the GPU.
+///
+/// # Errors
+/// `OutOfMemory`.
+pub fn upload_words(context: &Context, label: &str, values: &[u32], shape: impl Into<Vec<usize>>) -> Result<Tensor> {
+    let buffer = context.buffer_from(label, bytemuck::cast_slice(values))?;
+    Ok(Tensor::new(Storage::Buffer(buffer), 0, DType::U32, shape))
+}
+
+/// Packs rows, on all cores natively.
+fn pack_rows(dtype: DType, rows: &[u8], file_row: usize, out: &mut [u8], row_bytes: usize) -> Result<()> {
+    let pack = |rows: &[u8], out: &mut [u8]| -> Result<()> {
+        for (row, out) in rows.chunks_exact(file_row).zip(out.chunks_exact_mut(row_bytes)) {
+            layout::pack_row(dtype, row, out)?;
+        }
+        Ok(())
+    };
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        let share = (rows.len() / file_row).div_ceil(cores).max(1);
+        if rows.len() > 1 << 20 && cores > 1 {
+            return std::thread::scope(|scope| {
+                let workers: Vec<_> = rows
+                    .chunks(share * file_row)
+                    .zip(out.chunks_mut(share * row_bytes))
+                    .map(|(rows, out)| scope.spawn(move || pack(rows, out)))
+                    .collect();
+                workers
+                    .into_iter()
+                    .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(Error::io("a packing thread panicked"))))
+            });
+        }
+    }
+    pack(rows, out)
+}
