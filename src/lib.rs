@@ -5,6 +5,8 @@
 //! ```
 #![warn(missing_docs)]
 
+#[cfg(test)]
+mod architecture;
 pub mod chat;
 pub mod dtype;
 pub mod error;
