@@ -9,5 +9,9 @@
 //! ```
 
 pub mod config;
+pub mod reference;
+#[doc(hidden)]
+pub mod testing;
 
 pub use config::Config;
+pub use reference::Reference;

@@ -71,7 +71,8 @@ fn common_forms_are_read() {
     };
     let yarn = Scaling::Yarn { factor: 4.0, original_context: 8192, beta_fast: 32.0, beta_slow: 1.0, attn_factor: 1.0 };
     type Change<'a> = Box<dyn Fn(&mut Metadata, &mut Shapes) + 'a>;
-    let cases: Vec<(&str, Vec<Change>, Box<dyn Fn(&mut Config)>)> = vec![
+    type Outcome = Box<dyn Fn(&mut Config)>;
+    let cases: Vec<(&str, Vec<Change>, Outcome)> = vec![
         ("llama 3.2", vec![], Box::new(|_| {})),
         (
             "llama 2: defaults",
