@@ -209,6 +209,7 @@ fn random_models_are_meaningful_in_every_format() {
         (DType::F16, 2e-6),
         (DType::BF16, 1e-4),
         (DType::Q8_0, 1.5e-3),
+        (DType::Q6_K, 1.2e-2),
         (DType::Q5_0, 7e-2),
         (DType::Q5_1, 5e-2),
         (DType::Q5_K, 5e-2),
