@@ -5,6 +5,8 @@
 //! ```
 #![warn(missing_docs)]
 
+#[cfg(test)]
+mod architecture;
 pub mod chat;
 pub mod dtype;
 pub mod error;
@@ -18,6 +20,7 @@ pub mod models;
 pub mod plan;
 pub mod profile;
 pub mod quant;
+pub mod rope;
 pub mod shader;
 pub mod tensor;
 pub mod tokenizer;

@@ -57,7 +57,7 @@ impl Rope {
     /// their end is left as it is. Computed in f64, as ggml's `rope_yarn` and `ggml_rope_yarn_corr_dims` define it.
     ///
     /// ```
-    /// use anygpu::models::rope::{Pairing, Rope, Scaling};
+    /// use anygpu::rope::{Pairing, Rope, Scaling};
     /// let rope = Rope { base: 10000.0, dim: 4, pairing: Pairing::Interleaved, scaling: Scaling::None, has_factors: false };
     /// assert_eq!(rope.frequencies(None), (vec![1.0, 0.01], 1.0));
     /// ```

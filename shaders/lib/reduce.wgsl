@@ -34,10 +34,12 @@ fn reduce_sum(value: f32, lane: u32) -> f32 {
         reduce_partial[lane / place.size] = own;
     }
     workgroupBarrier();
-    // Each subgroup adds all partial results: with small subgroups there are more of them than lanes.
+    // Each subgroup adds all partial results: with small subgroups there are more of them than lanes. All its lanes take
+    // the same turns, so that they are together for the last sum.
     var sum = 0.0;
-    for (var i = lane - place.first; i < place.count; i += place.size) {
-        sum += reduce_partial[i];
+    for (var base = 0u; base < place.count; base += place.size) {
+        let i = base + lane - place.first;
+        sum += select(0.0, reduce_partial[min(i, place.count - 1u)], i < place.count);
     }
     return subgroupAdd(sum);
 }
@@ -51,10 +53,10 @@ fn reduce_max(value: f32, lane: u32) -> f32 {
         reduce_partial[lane / place.size] = own;
     }
     workgroupBarrier();
-    // A value that is there anyway stands in for the lanes that find no partial result.
+    // Lanes that find no partial result of their own look at the last one again.
     var largest = own;
-    for (var i = lane - place.first; i < place.count; i += place.size) {
-        largest = max(largest, reduce_partial[i]);
+    for (var base = 0u; base < place.count; base += place.size) {
+        largest = max(largest, reduce_partial[min(base + lane - place.first, place.count - 1u)]);
     }
     return subgroupMax(largest);
 }

@@ -23,3 +23,13 @@ fn corpus_of_gguf() {
 fn corpus_of_quant() {
     corpus("quant", super::quant);
 }
+
+#[test]
+fn corpus_of_tokenizer() {
+    corpus("tokenizer", super::tokenizer);
+}
+
+#[test]
+fn corpus_of_chat_template() {
+    corpus("chat_template", super::chat_template);
+}

@@ -6,7 +6,7 @@ use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
-use crate::models::rope::Pairing;
+use crate::rope::Pairing;
 use crate::params;
 use crate::profile::Profile;
 use crate::shader::{Spec, Target};

@@ -15,3 +15,6 @@ pub mod testing;
 
 pub use config::Config;
 pub use reference::Reference;
+
+#[cfg(test)]
+mod tests;

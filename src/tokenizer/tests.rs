@@ -1,5 +1,7 @@
 //! Against the ids of Hugging Face's tokenizers, stored by `src/testdata/tokenizer/make.py`.
 
+mod properties;
+
 use std::collections::BTreeMap;
 
 use serde_json::Value as Json;

@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::format::{Metadata, Value};
 use crate::models::ARCHITECTURES;
-use crate::models::rope::{Pairing, Rope, Scaling};
+use crate::rope::{Pairing, Rope, Scaling};
 
 /// Numbers past these are taken for a broken file: each is several times what the largest published model has, and
 /// small enough that no product of two of them overflows an `f64`'s or a `u64`'s integers.

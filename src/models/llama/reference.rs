@@ -7,7 +7,7 @@ use half::f16;
 use crate::error::{Error, Result};
 use crate::format::gguf::Gguf;
 use crate::models::llama::Config;
-use crate::models::rope::Pairing;
+use crate::rope::Pairing;
 use crate::quant;
 
 /// A matrix `[rows, cols]`, dequantised.

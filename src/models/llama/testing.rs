@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::format::gguf::{TensorInfo, Writer};
 use crate::format::{Metadata, Value};
 use crate::models::llama::config::{Biases, Config, Kind};
-use crate::models::rope::{Pairing, Rope, Scaling};
+use crate::rope::{Pairing, Rope, Scaling};
 use crate::quant;
 
 /// How the frequencies are stretched.

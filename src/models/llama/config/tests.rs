@@ -317,3 +317,49 @@ fn synthetic_sizes_have_the_parameters_they_are_named_for() {
     }
     assert_eq!(Config::synthetic("gpt-5").unwrap_err().kind(), ErrorKind::Unsupported);
 }
+
+fn any_value() -> impl proptest::strategy::Strategy<Value = Value> {
+    use proptest::prelude::*;
+    prop_oneof![
+        // Sizes near those that are taken, then anything.
+        4 => (0u64..300).prop_map(Value::Uint),
+        2 => any::<u64>().prop_map(Value::Uint),
+        1 => any::<i64>().prop_map(Value::Int),
+        2 => any::<f32>().prop_map(Value::Float32),
+        1 => any::<bool>().prop_map(Value::Bool),
+        1 => proptest::sample::select(vec!["llama", "none", "linear", "yarn", "su", ""])
+            .prop_map(|text| Value::String(text.into())),
+        1 => proptest::collection::vec(any::<i64>(), 0..20).prop_map(Value::Ints),
+    ]
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_metadata_is_an_error_or_consistent(
+        changes in proptest::collection::vec((proptest::prelude::any::<proptest::sample::Index>(), any_value()), 0..4),
+        rows in 0u64..5_000_000,
+    ) {
+        let mut metadata = metadata();
+        let mut keys: Vec<String> = metadata.iter().map(|(key, _)| key.to_string()).collect();
+        for key in ["scaling.type", "scaling.factor", "scaling.original_context_length", "scaling.yarn_beta_fast", "scaling.attn_factor"] {
+            keys.push(format!("llama.rope.{key}"));
+        }
+        keys.push("llama.expert_count".into());
+        for (index, value) in changes {
+            metadata.insert(index.get(&keys).clone(), value);
+        }
+        metadata.insert("llama.vocab_size", Value::Uint(rows));
+        let width = metadata.u64("llama.embedding_length").ok().flatten().unwrap_or(2048);
+        if let Ok(config) = Config::from_metadata(&metadata, |name| (name == "token_embd.weight").then(|| vec![rows, width])) {
+            proptest::prop_assert_eq!(config.n_heads % config.n_kv_heads, 0);
+            proptest::prop_assert!(config.head_dim % 8 == 0 && (8..=256).contains(&config.head_dim));
+            proptest::prop_assert!(config.n_layers > 0 && config.d_ff > 0 && config.context_length > 0);
+            // None of these may overflow, and no tensor may be empty or beyond what a u64 counts.
+            proptest::prop_assert_eq!(config.rope_frequencies(None).0.len(), config.rope.dim / 2);
+            for tensor in config.tensors() {
+                let elements = tensor.shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size));
+                proptest::prop_assert!(elements.is_some_and(|elements| elements > 0), "{:?}", tensor);
+            }
+        }
+    }
+}

@@ -148,7 +148,7 @@ fn pairs_turn_as_complex_numbers() {
         [(Pairing::Interleaved, [(0, 1), (2, 3), (4, 5)]), (Pairing::Half, [(0, 3), (1, 4), (2, 5)])]
     {
         let mut config = narrow().config();
-        config.rope = crate::models::rope::Rope { dim: 6, pairing, ..config.rope };
+        config.rope = crate::rope::Rope { dim: 6, pairing, ..config.rope };
         // Two tokens of two heads, the first at position 7.
         let x: Vec<f64> = (0..4 * config.head_dim).map(|i| (i as f64 * 0.7).sin()).collect();
         let mut y = x.clone();
@@ -209,6 +209,7 @@ fn random_models_are_meaningful_in_every_format() {
         (DType::F16, 2e-6),
         (DType::BF16, 1e-4),
         (DType::Q8_0, 1.5e-3),
+        (DType::Q6_K, 1.2e-2),
         (DType::Q5_0, 7e-2),
         (DType::Q5_1, 5e-2),
         (DType::Q5_K, 5e-2),
