@@ -1,7 +1,7 @@
 //! Architectures: what a file's metadata and tensors must say, and the plain CPU model that every plan is held against.
 
-pub mod llama;
 pub mod linear;
+pub mod llama;
 pub mod weights;
 
 /// The values of `general.architecture` that this crate runs.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::gpu::{Buffer, Context, Pipeline};
 use crate::kernels::Kernel;
+use crate::profile::Profile;
 
 pub use builder::Builder;
 
@@ -26,6 +27,7 @@ pub(crate) struct Step {
 #[derive(Debug)]
 pub struct Plan {
     context: Context,
+    profile: Profile,
     steps: Vec<Step>,
     params: wgpu::BindGroup,
     /// The buffers that hold the activations, by colour, and each activation's place.
@@ -44,7 +46,7 @@ impl Plan {
     }
 
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: &Step, context: usize) {
-        let [x, y, z] = step.kernel.grid(self.context.profile(), context);
+        let [x, y, z] = step.kernel.grid(&self.profile, context);
         pass.set_pipeline(&step.pipeline.raw);
         pass.set_bind_group(0, &step.tensors, &[]);
         pass.set_bind_group(1, &self.params, &[step.params_offset]);

@@ -1,11 +1,11 @@
 //! Matrix products in a plan: a group of matrices times activations, by `matvec` or `matmul`, a dispatch for each part.
 
 use super::weights::{Group, Matrix};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::matmul::Matmul;
 use crate::kernels::matvec::{MAX_COLUMNS, Matvec};
 use crate::kernels::q8::{Activations, BLOCK, Q8};
-use crate::dtype::DType;
 use crate::plan::Builder;
 use crate::tensor::Tensor;
 

@@ -9,6 +9,7 @@
 //! ```
 
 pub mod config;
+pub mod plan;
 pub mod reference;
 #[doc(hidden)]
 pub mod testing;

@@ -49,7 +49,9 @@ fn rows_per_part(dtype: DType, cols: usize, profile: &Profile) -> Result<usize> 
     let row = layout::row_bytes(dtype, layout::padded_cols(dtype, cols)) as u64;
     let limit = profile.limits.max_binding_bytes.min(profile.limits.max_buffer_bytes);
     match (limit / row) as usize {
-        0 => Err(Error::out_of_memory(format!("a row of {cols} {dtype}: {row} bytes, expected at most {limit} to bind"))),
+        0 => {
+            Err(Error::out_of_memory(format!("a row of {cols} {dtype}: {row} bytes, expected at most {limit} to bind")))
+        }
         rows => Ok(rows),
     }
 }
@@ -80,7 +82,9 @@ impl<'a> Loader<'a> {
     }
 
     fn tensor(&self, gguf: &Gguf, name: &str) -> Result<TensorInfo> {
-        gguf.tensor(name).cloned().ok_or_else(|| Error::format(format!("tensor {name}: not found, expected in the file")))
+        gguf.tensor(name)
+            .cloned()
+            .ok_or_else(|| Error::format(format!("tensor {name}: not found, expected in the file")))
     }
 
     /// The format of a tensor.
@@ -183,7 +187,8 @@ impl<'a> Loader<'a> {
             drop(bytes);
             // The chunk may span parts.
             for (part_first, part) in &matrix.parts {
-                let (low, high) = ((first + start).max(*part_first), (first + start + count).min(part_first + part.rows()));
+                let (low, high) =
+                    ((first + start).max(*part_first), (first + start + count).min(part_first + part.rows()));
                 if low < high
                     && let Storage::Buffer(buffer) = part.storage()
                 {
@@ -262,9 +267,9 @@ fn pack_rows(dtype: DType, rows: &[u8], file_row: usize, out: &mut [u8], row_byt
                     .zip(out.chunks_mut(share * row_bytes))
                     .map(|(rows, out)| scope.spawn(move || pack(rows, out)))
                     .collect();
-                workers
-                    .into_iter()
-                    .try_for_each(|worker| worker.join().unwrap_or_else(|_| Err(Error::io("a packing thread panicked"))))
+                workers.into_iter().try_for_each(|worker| {
+                    worker.join().unwrap_or_else(|_| Err(Error::io("a packing thread panicked")))
+                })
             });
         }
     }

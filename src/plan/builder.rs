@@ -19,6 +19,8 @@ struct Written {
 /// Collects steps and activations; [`Builder::finish`] allocates, compiles and binds.
 pub struct Builder {
     context: Context,
+    /// What kernels are chosen for: the device's profile, or less.
+    profile: Profile,
     steps: Vec<Written>,
     lives: Vec<Life>,
 }
@@ -26,12 +28,20 @@ pub struct Builder {
 impl Builder {
     /// An empty plan for a context.
     pub fn new(context: &Context) -> Self {
-        Self { context: context.clone(), steps: Vec::new(), lives: Vec::new() }
+        Self { context: context.clone(), profile: context.profile().clone(), steps: Vec::new(), lives: Vec::new() }
+    }
+
+    /// Chooses kernels as for a device that has no more than `profile`: the plain path beside the fast one, on the same
+    /// weights.
+    #[must_use]
+    pub fn clipped(mut self, profile: &Profile) -> Self {
+        self.profile = self.profile.clip(profile);
+        self
     }
 
     /// What the device can do.
     pub fn profile(&self) -> &Profile {
-        self.context.profile()
+        &self.profile
     }
 
     /// A new activation of 32-bit elements. It lives from the first to the last step that mentions it.
@@ -74,7 +84,7 @@ impl Builder {
     /// `OutOfMemory` where activations do not fit, `Adapter` where a shader is refused, `Shape` where a binding is larger
     /// than the device binds.
     pub fn finish(self) -> Result<Plan> {
-        let Self { context, steps, lives } = self;
+        let Self { context, profile, steps, lives } = self;
         let activations = Places::allocate(&context, &lives)?;
         let device = context.device();
         let align = context.profile().limits.min_uniform_offset_alignment.max(16) as usize;
@@ -115,7 +125,7 @@ impl Builder {
             let bindings = kernel.bindings();
             let accesses: Vec<Access> = bindings.iter().map(|binding| binding.access).collect();
             let pipeline =
-                context.pipeline(&kernel.spec(context.profile()), &accesses).map_err(|error| error.context(&label))?;
+                context.pipeline(&kernel.spec(&profile), &accesses).map_err(|error| error.context(&label))?;
             let limit = context.profile().limits.max_binding_bytes;
             let mut entries = Vec::with_capacity(bindings.len());
             for (binding, index) in bindings.iter().zip(0..) {
@@ -146,6 +156,6 @@ impl Builder {
             bound.push(Step { label, kernel, pipeline, tensors, params_offset });
         }
         context.check()?;
-        Ok(Plan { context, steps: bound, params: params_group, activations, _params_buffer: params_buffer })
+        Ok(Plan { context, profile, steps: bound, params: params_group, activations, _params_buffer: params_buffer })
     }
 }

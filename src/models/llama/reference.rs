@@ -7,8 +7,8 @@ use half::f16;
 use crate::error::{Error, Result};
 use crate::format::gguf::Gguf;
 use crate::models::llama::Config;
-use crate::rope::Pairing;
 use crate::quant;
+use crate::rope::Pairing;
 
 /// A matrix `[rows, cols]`, dequantised.
 struct Matrix {

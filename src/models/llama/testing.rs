@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::format::gguf::{TensorInfo, Writer};
 use crate::format::{Metadata, Value};
 use crate::models::llama::config::{Biases, Config, Kind};
-use crate::rope::{Pairing, Rope, Scaling};
 use crate::quant;
+use crate::rope::{Pairing, Rope, Scaling};
 
 /// How the frequencies are stretched.
 #[derive(Clone, Copy, Debug, PartialEq)]
