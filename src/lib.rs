@@ -13,6 +13,7 @@ pub mod error;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod generate;
 pub mod gpu;
 pub mod kernels;
 pub mod layout;

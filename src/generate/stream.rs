@@ -1,0 +1,196 @@
+//! [`Session::generate`]: a stream of tokens that can be dropped at any time.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context as TaskContext, Poll};
+
+use futures_core::Stream;
+use futures_util::stream;
+
+use super::options::{ContextFull, GenerateOptions};
+use super::session::{Session, full};
+use crate::error::Result;
+use crate::format::source::BoxFuture;
+use crate::gpu::readback::Pending;
+
+/// Why a generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
+    /// A stop token was chosen.
+    Stop,
+    /// `max_tokens` were delivered.
+    Length,
+}
+
+/// What a generation did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Tokens of the prompt that were computed: those that the cache lacked.
+    pub prefilled: usize,
+    /// Tokens delivered.
+    pub delivered: usize,
+    /// Decode steps submitted.
+    pub steps: usize,
+    /// Times that the context was shifted.
+    pub shifts: usize,
+}
+
+/// Tokens as they are chosen. Dropping it cancels: nothing more is delivered, what is submitted (at most
+/// [`ahead`](super::SessionOptions::ahead) steps, or a chunk of prefill) runs out, and the session can be used again.
+pub struct TokenStream<'a> {
+    inner: Pin<Box<dyn StreamAndSend<'a>>>,
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+trait StreamAndSend<'a>: Stream<Item = Result<u32>> + Send + 'a {}
+#[cfg(not(target_arch = "wasm32"))]
+impl<'a, T: Stream<Item = Result<u32>> + Send + 'a> StreamAndSend<'a> for T {}
+#[cfg(target_arch = "wasm32")]
+trait StreamAndSend<'a>: Stream<Item = Result<u32>> + 'a {}
+#[cfg(target_arch = "wasm32")]
+impl<'a, T: Stream<Item = Result<u32>> + 'a> StreamAndSend<'a> for T {}
+
+impl Stream for TokenStream<'_> {
+    type Item = Result<u32>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Option<Self::Item>> {
+        self.inner.as_mut().poll_next(context)
+    }
+}
+
+impl TokenStream<'_> {
+    /// The next token; `None` at the end.
+    pub fn next(&mut self) -> BoxFuture<'_, Option<Result<u32>>> {
+        Box::pin(futures_util::StreamExt::next(&mut self.inner))
+    }
+}
+
+struct Run<'a> {
+    session: &'a mut Session,
+    options: GenerateOptions,
+    prompt: Vec<u32>,
+    /// Read-backs of states, oldest first.
+    pending: VecDeque<Pending>,
+    /// The position that the next submitted step feeds.
+    position: usize,
+    /// The token delivered last: the next step feeds it, or has.
+    last: Option<u32>,
+    /// The last token, where no position was left to feed it.
+    unfed: Option<u32>,
+    metrics: &'a mut Metrics,
+    started: bool,
+    ended: bool,
+}
+
+impl Session {
+    /// Generates from `prompt`, all tokens of the conversation so far: what the cache of slot 0 shares with it is not
+    /// computed again. `metrics` is kept up to date while the stream is read.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn run(session: &mut anygpu::generate::Session) -> anygpu::Result<()> {
+    /// use anygpu::generate::{GenerateOptions, Metrics};
+    /// let mut metrics = Metrics::default();
+    /// let mut tokens = session.generate(&[1, 2, 3], GenerateOptions { max_tokens: 16, ..Default::default() }, &mut metrics);
+    /// while let Some(token) = tokens.next().await {
+    ///     println!("{}", token?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn generate<'a>(
+        &'a mut self,
+        prompt: &[u32],
+        options: GenerateOptions,
+        metrics: &'a mut Metrics,
+    ) -> TokenStream<'a> {
+        *metrics = Metrics::default();
+        let run = Run {
+            session: self,
+            options,
+            prompt: prompt.to_vec(),
+            pending: VecDeque::new(),
+            position: 0,
+            last: None,
+            unfed: None,
+            metrics,
+            started: false,
+            ended: false,
+        };
+        let inner = stream::unfold(run, |mut run| async move {
+            if run.ended {
+                return None;
+            }
+            let item = run.next().await.transpose();
+            run.ended = !matches!(item, Some(Ok(_)));
+            item.map(|item| (item, run))
+        });
+        TokenStream { inner: Box::pin(inner) }
+    }
+}
+
+impl Run<'_> {
+    async fn start(&mut self) -> Result<()> {
+        let before = self.session.prefilled_tokens();
+        let prompt = std::mem::take(&mut self.prompt);
+        self.session.extend(0, &prompt, &self.options.sampling).await?;
+        self.metrics.prefilled += self.session.prefilled_tokens() - before;
+        self.position = prompt.len();
+        self.pending.push_back(self.session.read_state()?);
+        Ok(())
+    }
+
+    /// How many tokens may still be chosen after those pending.
+    fn wanted(&self) -> bool {
+        let coming = self.metrics.delivered + self.pending.len();
+        self.options.max_tokens == 0 || coming < self.options.max_tokens
+    }
+
+    async fn next(&mut self) -> Result<Option<u32>> {
+        if !self.started {
+            self.started = true;
+            self.start().await?;
+        } else if let Some(last) = self.last.take() {
+            // It is in the cache where a step that feeds it has been submitted.
+            match self.position > self.session.tokens[0].len() {
+                true => self.session.tokens[0].push(last),
+                false => self.unfed = Some(last),
+            }
+        }
+        if self.options.max_tokens != 0 && self.metrics.delivered == self.options.max_tokens {
+            return Ok(None);
+        }
+        let room = self.session.context_length();
+        while self.wanted() && self.pending.len() < self.session.options().ahead && self.position < room {
+            self.pending.push_back(self.session.step_and_read(self.position)?);
+            self.position += 1;
+            self.metrics.steps += 1;
+        }
+        let Some(front) = self.pending.pop_front() else {
+            return self.when_full(room).await;
+        };
+        let states: Vec<[u32; 4]> = bytemuck::pod_collect_to_vec(&front.bytes().await?);
+        let token = states.first().map_or(0, |state| state[0]);
+        if self.options.stop_tokens.contains(&token) {
+            return Ok(None);
+        }
+        self.metrics.delivered += 1;
+        self.last = Some(token);
+        Ok(Some(token))
+    }
+
+    /// Nothing is pending and no position is left.
+    async fn when_full(&mut self, room: usize) -> Result<Option<u32>> {
+        let ContextFull::Shift { keep } = self.options.when_full else { return Err(full(room + 1, room)) };
+        let mut tokens = self.session.tokens(0).to_vec();
+        tokens.extend(self.unfed.take());
+        let keep = keep.min(room / 2);
+        let half = (tokens.len() - keep) / 2;
+        if half == 0 {
+            return Err(full(room + 1, room));
+        }
+        self.prompt = tokens[..keep].iter().chain(&tokens[keep + half..]).copied().collect();
+        self.metrics.shifts += 1;
+        self.start().await?;
+        Box::pin(self.next()).await
+    }
+}
