@@ -284,12 +284,16 @@ pub fn cases() -> Vec<Case> {
             add(DType::F16, [m, n, 72], m == 7, [0, n % 3]);
         }
     }
-    // Tails of x short of a sub-block, tiles that lie wholly within y, many rounds.
+    // Tails of x short of a sub-block; tiles wholly within y; many rounds.
     add(DType::F32, [9, 40, 40], false, [4, 4]);
-    add(DType::F16, [256, 256, 72], false, [0, 0]);
     add(DType::F16, [256, 128, 72], true, [4, 124]);
     add(DType::Q8_0, [64, 128, 352], true, [0, 0]);
     add(DType::Q4_0, [2, 3, 4096], false, [0, 0]);
+    // Enough tiles for the wide shapes of every number of rows, whole ones and tails.
+    let narrow = [(8, 6_150), (8, 12_290), (8, 24_600), (16, 6_144), (16, 12_288), (20, 12_288), (20, 24_576)];
+    for (m, n) in narrow.into_iter().chain([(64, 12_300), (500, 3_085), (512, 3_072)]) {
+        add(DType::F16, [m, n, 40], m == 20, [0, 0]);
+    }
     cases
 }
 
@@ -371,6 +375,23 @@ mod tests {
         }
     }
 
+    /// The rows, columns and parts of every cooperative tile occur among the cases, with sides of 8 and of 16.
+    #[test]
+    fn the_cases_reach_every_cooperative_tile() {
+        for profile in [software(true), Profile::by_name("h100").unwrap()] {
+            let (side, subgroup) = cooperative(&profile).unwrap();
+            let unit = Unit::Cooperative { side, subgroup };
+            let found: Vec<String> = cases().iter().map(|case| format!("{:?}", case.kernel.spec(&profile))).collect();
+            for (groups, parts, k) in [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128].concat() {
+                let wanted = [("GROUPS_M", groups[0]), ("GROUPS_N", groups[1]), ("GROUPS_K", groups[2])];
+                let wanted = wanted.into_iter().chain([("PARTS_M", parts[0]), ("PARTS_N", parts[1]), ("TILE_K", k)]);
+                let wanted: Vec<_> = wanted.map(|(name, value)| format!("{name:?}: U32({value})")).collect();
+                let hit = found.iter().any(|spec| wanted.iter().all(|part| spec.contains(part)));
+                assert!(hit, "{unit:?}: no case has {wanted:?}");
+            }
+        }
+    }
+
     #[test]
     fn arguments_that_do_not_fit_are_refused() {
         let tensor = |id, dtype, shape: [usize; 2]| Tensor::new(Storage::Activation(id), 0, dtype, shape);
@@ -401,11 +422,9 @@ mod tests {
             for clip in [None, Some("gtx-1660"), Some("webgpu-baseline")] {
                 let clip = clip.map(|name| Profile::by_name(name).unwrap());
                 let context = Context::open(&adapter, clip.as_ref()).await.unwrap();
-                println!("{}: {:?}", context.profile().name, cooperative(context.profile()));
                 for case in cases() {
-                    let start = std::time::Instant::now();
                     let outcome = case.run(&context, None).await.unwrap();
-                    println!("{} nmse {:.1e} {:?}", outcome.name, outcome.nmse, start.elapsed());
+                    println!("{}: {} {:.1e}", context.profile().name, outcome.name, outcome.nmse);
                     if let Some(failure) = outcome.failure {
                         failures.push(format!("{}: {}: {failure}", context.profile().name, outcome.name));
                     }
