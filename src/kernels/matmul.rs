@@ -148,7 +148,7 @@ impl Shape {
 
 /// Side of the cooperative matrices to use and size of the subgroups that hold them. Not on Metal: naga 30 loads them
 /// from arrays of scalars only there, and storing tiles one half at a time costs what the matrices gain.
-fn cooperative(profile: &Profile) -> Option<(u32, u32)> {
+pub(super) fn cooperative(profile: &Profile) -> Option<(u32, u32)> {
     let has = |side: u32| {
         let wanted = CooperativeMatrix { m: side, n: side, k: side, ab: Element::F16, acc: Element::F32 };
         profile.cooperative_matrices.contains(&wanted)
