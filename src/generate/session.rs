@@ -331,8 +331,8 @@ impl Session {
         let mut encoder = context.encoder();
         let sequences = &self.state.sequences;
         let readback = context.record_read(&mut encoder, buffer(sequences)?, 0, sequences.bytes());
-        context.submit(encoder);
-        Ok(readback.submitted())
+        let submission = context.submit(encoder);
+        Ok(readback.submitted(submission))
     }
 
     /// Decodes `steps` tokens of every slot that [`Self::extend`] has started, and returns each slot's: the token that

@@ -239,11 +239,11 @@ impl Context {
     /// What the device reported.
     pub async fn finish(&self) -> Result<()> {
         let (sender, done) = futures_channel::oneshot::channel();
-        self.0.queue.submit([]);
+        let submission = self.0.queue.submit([]);
         self.0.queue.on_submitted_work_done(move || {
             let _ = sender.send(());
         });
-        self.wake_poller();
+        self.wake_poller(submission);
         let _ = done.await;
         self.check()
     }
@@ -255,8 +255,8 @@ impl Context {
     pub async fn read(&self, buffer: &Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>> {
         let mut encoder = self.encoder();
         let readback = self.record_read(&mut encoder, buffer, offset, bytes);
-        self.submit(encoder);
-        readback.submitted().bytes().await
+        let submission = self.submit(encoder);
+        readback.submitted(submission).bytes().await
     }
 
     pub(crate) fn record_read(
@@ -273,13 +273,16 @@ impl Context {
         self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }
 
-    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) {
-        self.0.queue.submit([encoder.finish()]);
+    pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        self.0.queue.submit([encoder.finish()])
     }
 
-    pub(super) fn wake_poller(&self) {
+    /// Has the callbacks of a submission called as soon as it is done.
+    pub(super) fn wake_poller(&self, submission: wgpu::SubmissionIndex) {
         #[cfg(not(target_arch = "wasm32"))]
-        self.0.poller.wake();
+        self.0.poller.wake(submission);
+        #[cfg(target_arch = "wasm32")]
+        drop(submission);
     }
 
     /// The pipeline of a spec, compiled at its first use.
@@ -329,28 +332,28 @@ mod poller {
     use std::thread;
 
     pub(super) struct Poller {
-        sender: Option<mpsc::Sender<()>>,
+        sender: Option<mpsc::Sender<wgpu::SubmissionIndex>>,
         thread: Option<thread::JoinHandle<()>>,
     }
 
     impl Poller {
         pub(super) fn start(device: wgpu::Device) -> Self {
-            let (sender, receiver) = mpsc::channel::<()>();
+            let (sender, receiver) = mpsc::channel();
             let run = move || {
-                while receiver.recv().is_ok() {
-                    // One wait covers every request so far; requests that come meanwhile wake it again. Errors reach
-                    // the waiting side through its callback and the context's fault.
-                    while receiver.try_recv().is_ok() {}
-                    let _ = device.poll(wgpu::PollType::wait_indefinitely());
+                // In the order of submission, each for itself: a wait for the newest would hold back what is done.
+                while let Ok(submission) = receiver.recv() {
+                    let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
+                    // Errors reach the waiting side through its callback and the context's fault.
+                    let _ = device.poll(wait);
                 }
             };
             let thread = thread::Builder::new().name("anygpu-poller".into()).spawn(run).ok();
             Self { sender: Some(sender), thread }
         }
 
-        pub(super) fn wake(&self) {
+        pub(super) fn wake(&self, submission: wgpu::SubmissionIndex) {
             if let Some(sender) = &self.sender {
-                let _ = sender.send(());
+                let _ = sender.send(submission);
             }
         }
     }

@@ -68,13 +68,13 @@ impl Readback {
     }
 
     /// Asks for the mapping; to be called once the encoder has been submitted.
-    pub fn submitted(self) -> Pending {
+    pub(crate) fn submitted(self, submission: wgpu::SubmissionIndex) -> Pending {
         let (sender, mapped) = oneshot::channel();
         self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
             // Nobody waits any more where the receiver was dropped.
             let _ = sender.send(result);
         });
-        self.context.wake_poller();
+        self.context.wake_poller(submission);
         Pending { context: self.context, staging: Some(self.staging), mapped }
     }
 }

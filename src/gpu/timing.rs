@@ -58,8 +58,8 @@ impl Timestamps {
         }
         encoder.resolve_query_set(&self.queries, 0..2 * self.used, self.resolved.raw(), 0);
         let readback = self.context.record_read(&mut encoder, &self.resolved, 0, u64::from(self.used) * 16);
-        self.context.submit(encoder);
-        let bytes = readback.submitted().bytes().await?;
+        let submission = self.context.submit(encoder);
+        let bytes = readback.submitted(submission).bytes().await?;
         let period_ms = f64::from(self.context.queue().get_timestamp_period()) * 1e-6;
         let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&bytes);
         Ok(ticks.chunks_exact(2).map(|t| t[1].saturating_sub(t[0]) as f64 * period_ms).collect())
