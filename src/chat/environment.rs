@@ -12,6 +12,9 @@ pub(super) const NAME: &str = "chat";
 /// Nested calls and includes; chat templates have macros within macros at most.
 const RECURSION_LIMIT: usize = 100;
 
+/// The longest text of `tojson`.
+const MAX_JSON_BYTES: usize = 16 << 20;
+
 /// Parses the template.
 pub(super) fn new(source: &str) -> Result<Environment<'static>, Error> {
     let mut environment = Environment::new();
@@ -21,6 +24,9 @@ pub(super) fn new(source: &str) -> Result<Environment<'static>, Error> {
     environment.set_unknown_method_callback(python_method);
     environment.add_function("raise_exception", raise_exception);
     environment.add_filter("tojson", to_json);
+    // These indent by the depth, in time of its cube, before any of it is counted. No chat template has a use for them.
+    environment.remove_filter("pprint");
+    environment.remove_global("debug");
     #[cfg(not(target_arch = "wasm32"))]
     set_clock(&mut environment, || {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -107,8 +113,9 @@ fn to_json(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value
 }
 
 fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut String) -> Result<(), Error> {
-    if depth > RECURSION_LIMIT {
-        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: found values nested too deep"));
+    // minijinja counts the text only when it is whole, and values may share their parts over and over.
+    if depth > RECURSION_LIMIT || out.len() > MAX_JSON_BYTES {
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: found values nested too deep or too large"));
     }
     let line = |depth: usize, out: &mut String| {
         if let Some(indent) = indent {
