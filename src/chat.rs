@@ -7,6 +7,7 @@
 //! on for dozens of levels, takes time without end to print or compare.
 
 mod environment;
+mod limits;
 mod stack;
 
 #[cfg(test)]
