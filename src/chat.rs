@@ -2,9 +2,13 @@
 //!
 //! Templates run in minijinja under the settings of Hugging Face's `apply_chat_template`: `trim_blocks`, `lstrip_blocks`,
 //! `raise_exception`, `strftime_now`, a `tojson` that does not escape HTML, Python's string and list methods, loop
-//! controls. The work that a template may do is bounded, since it comes with the file.
+//! controls. The steps that a template may take, the text that it may make and the depth to which it may nest are bounded,
+//! since it comes with the file. One thing is not, in minijinja as in Jinja2: a list that holds the same list twice, and so
+//! on for dozens of levels, takes time without end to print or compare.
 
 mod environment;
+mod limits;
+mod stack;
 
 #[cfg(test)]
 mod tests;
@@ -29,9 +33,14 @@ const CHAT_ML: &str = "\
 
 /// Steps that any template may take (minijinja's fuel: an instruction, or 64 bytes of text): published templates take
 /// some hundreds for a message.
-const BASE_FUEL: u64 = 1_000_000;
+const BASE_FUEL: u64 = 200_000;
 /// Steps more for each message.
-const FUEL_PER_MESSAGE: u64 = 10_000;
+const FUEL_PER_MESSAGE: u64 = 5_000;
+/// Steps at most: what a template can nest within them fits the stack that it runs on.
+const MAX_FUEL: u64 = 4_000_000;
+/// The longest template that is read; published ones stay below 24 KiB. An expression takes minijinja time in the square of
+/// its length: seconds at this one.
+const MAX_SOURCE_BYTES: usize = 64 * 1024;
 
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -111,7 +120,13 @@ impl ChatTemplate {
     /// # Ok::<(), anygpu::Error>(())
     /// ```
     pub fn new(source: &str, bos: &str, eos: &str) -> Result<ChatTemplate> {
-        let environment = environment::new(source).map_err(|error| failed(&error))?;
+        if source.len() > MAX_SOURCE_BYTES {
+            let found = source.len();
+            return Err(Error::tokenizer(format!(
+                "chat template: found {found} bytes, expected at most {MAX_SOURCE_BYTES}"
+            )));
+        }
+        let environment = stack::deep(|| environment::new(source).map_err(|error| failed(&error)))?;
         Ok(ChatTemplate { environment, bos: bos.to_owned(), eos: eos.to_owned(), is_fallback: false })
     }
 
@@ -134,21 +149,25 @@ impl ChatTemplate {
     /// `Tokenizer`, with the template's line, where the template fails, refuses the messages (many want user and
     /// assistant to alternate), or does more work than a template should.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String> {
-        let mut environment = self.environment.clone();
         let text_bytes: usize = messages.iter().map(|message| message.content.len()).sum();
-        environment.set_fuel(Some(BASE_FUEL + messages.len() as u64 * FUEL_PER_MESSAGE + text_bytes as u64));
-        let messages: Vec<Value> = messages.iter().cloned().map(Value::from_object).collect();
-        let template = environment.get_template(environment::NAME).map_err(|error| failed(&error))?;
-        let context = context! {
-            messages,
-            add_generation_prompt,
-            bos_token => &self.bos,
-            eos_token => &self.eos,
-            // Defined but none, as in transformers.
-            tools => (),
-            documents => (),
-        };
-        template.render(context).map_err(|error| failed(&error))
+        // Text is paid for each time that it is touched: 32 times for all of it, as a fuel is 64 bytes.
+        let fuel = BASE_FUEL + messages.len() as u64 * FUEL_PER_MESSAGE + text_bytes as u64 / 2;
+        stack::deep(|| {
+            let mut environment = self.environment.clone();
+            environment.set_fuel(Some(fuel.min(MAX_FUEL)));
+            let messages: Vec<Value> = messages.iter().cloned().map(Value::from_object).collect();
+            let template = environment.get_template(environment::NAME).map_err(|error| failed(&error))?;
+            let context = context! {
+                messages,
+                add_generation_prompt,
+                bos_token => &self.bos,
+                eos_token => &self.eos,
+                // Defined but none, as in transformers.
+                tools => (),
+                documents => (),
+            };
+            template.render(context).map_err(|error| failed(&error))
+        })
     }
 
     /// The prompt as token ids, with the control tokens that the template writes. A model whose texts start with BOS

@@ -6,11 +6,16 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State};
 
+use super::limits;
+
 /// The name of the one template.
 pub(super) const NAME: &str = "chat";
 
 /// Nested calls and includes; chat templates have macros within macros at most.
 const RECURSION_LIMIT: usize = 100;
+
+/// The longest text of `tojson`.
+const MAX_JSON_BYTES: usize = 16 << 20;
 
 /// Parses the template.
 pub(super) fn new(source: &str) -> Result<Environment<'static>, Error> {
@@ -21,6 +26,10 @@ pub(super) fn new(source: &str) -> Result<Environment<'static>, Error> {
     environment.set_unknown_method_callback(python_method);
     environment.add_function("raise_exception", raise_exception);
     environment.add_filter("tojson", to_json);
+    environment.add_filter("format", limits::format_filter);
+    // These indent by the depth, in time of its cube, before any of it is counted. No chat template has a use for them.
+    environment.remove_filter("pprint");
+    environment.remove_global("debug");
     #[cfg(not(target_arch = "wasm32"))]
     set_clock(&mut environment, || {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
@@ -40,6 +49,9 @@ pub(super) fn set_clock(
 
 /// Python's methods of strings, lists and dictionaries.
 fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        limits::check_call(state, text, method, arguments)?;
+    }
     match (method, value.as_str(), arguments) {
         // minijinja's own starts words at white space only; Python's at every letter that follows none.
         ("title", Some(text), []) => {
@@ -54,6 +66,8 @@ fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, argumen
             }
             Ok(Value::from(title))
         }
+        // The filter counts what it makes on the way.
+        ("join", Some(_), [values]) => state.apply_filter("join", &[values.clone(), value.clone()]),
         _ => minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments),
     }
 }
@@ -107,8 +121,9 @@ fn to_json(value: &Value, indent: Option<Value>, kwargs: Kwargs) -> Result<Value
 }
 
 fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut String) -> Result<(), Error> {
-    if depth > RECURSION_LIMIT {
-        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: found values nested too deep"));
+    // minijinja counts the text only when it is whole, and values may share their parts over and over.
+    if depth > RECURSION_LIMIT || out.len() > MAX_JSON_BYTES {
+        return Err(Error::new(ErrorKind::InvalidOperation, "tojson: found values nested too deep or too large"));
     }
     let line = |depth: usize, out: &mut String| {
         if let Some(indent) = indent {

@@ -154,3 +154,42 @@ fn a_prompt_starts_with_bos_once() {
     let template = ChatTemplate::new("{{ messages[0].content }}", "<s>", "</s>").unwrap();
     assert_eq!(template.encode(&tokenizer, &hello, true).unwrap(), byte("Hi"));
 }
+
+#[test]
+fn nesting_without_end_is_no_overflow() {
+    let nest = |wrap: &str| {
+        format!(
+            "{{% set ns = namespace(x=[]) %}}{{% for a in range(10000) %}}{{% for b in range(10000) %}}\
+             {{% set ns.x = {wrap} %}}{{% endfor %}}{{% endfor %}}"
+        )
+    };
+    let within = |tail: &str| {
+        format!(
+            "{{% set ns = namespace(x=[], y=[]) %}}{{% for a in range(10000) %}}\
+             {{% set ns.x = [ns.x] %}}{{% set ns.y = [ns.y] %}}{{% endfor %}}{tail}"
+        )
+    };
+    let mut sources: Vec<String> =
+        ["[ns.x]", "{'a': ns.x}", "namespace(a=ns.x)", "[ns.x] | list", "(ns.x, ns.x)"].map(nest).into();
+    sources.extend(
+        ["{{ ns.x }}", "{{ ns.x | tojson }}", "{{ ns.x == ns.y }}", "{{ ns.x | pprint }}", "{{ debug() }}"].map(within),
+    );
+    let terms = ["+1", "|int", "[0]", "()", ".a", " if 1 else 1", " is odd", "~1", "**1"];
+    sources.extend(terms.map(|term| format!("{{{{ a{} }}}}", term.repeat(16_000 / term.len()))));
+    sources.extend(["not ", "-", "("].map(|term| format!("{{{{ {}1 }}}}", term.repeat(4_000))));
+    sources.push("{% if 1 %}".repeat(1_500));
+    sources.push(format!("{{% if 1 %}}{}{{% endif %}}", "{% elif 1 %}".repeat(1_500)));
+    // A thread of two megabytes, as most are: the engine has to bring its own.
+    let work = move || {
+        for source in &sources {
+            let result = ChatTemplate::new(source, "", "").and_then(|template| template.render(&[], true));
+            if let Err(error) = result {
+                assert_eq!(error.kind(), ErrorKind::Tokenizer, "{:.60}: {error}", source);
+            }
+        }
+    };
+    std::thread::Builder::new().stack_size(2 << 20).spawn(work).unwrap().join().unwrap();
+
+    let error = ChatTemplate::new(&"a".repeat(MAX_SOURCE_BYTES + 1), "", "").map(|_| ()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Tokenizer);
+}
