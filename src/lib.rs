@@ -28,3 +28,8 @@ pub mod tokenizer;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};
+
+/// The examples of README.md, compiled and run as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -59,7 +59,7 @@ fn bench(arguments: &[String]) -> Result<(), String> {
     if !arguments.iter().any(|a| a == "--help" || a == "-h") {
         install::driver()?;
     }
-    let mut command = cargo(&["run", "--release", "--package", "anygpu-native", "--bin", "bench", "--"]);
+    let mut command = cargo(&["run", "--release", "--bin", "bench", "--"]);
     run::status(command.args(arguments))
 }
 

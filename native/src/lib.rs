@@ -1,0 +1,4 @@
+//! What the programs of this package share.
+#![warn(missing_docs)]
+
+pub mod cpu;
