@@ -80,8 +80,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             if tile > last {
                 break;
             }
-            // All loads of the tile are in flight before the first is used. Keys past the position are not read: what
-            // lies there may be anything, and 0 * anything need not be 0.
+            // All loads of the tile are in flight before the first is used. Keys past the position are not read.
             var k: array<vec4<u32>, UNROLL>;
             var v: array<vec4<u32>, UNROLL>;
             for (var u = 0u; u < UNROLL; u++) {

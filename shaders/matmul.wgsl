@@ -8,6 +8,7 @@ struct Params {
     n: u32, // rows of w
     y_stride: u32,
     y_offset: u32,
+    accumulate: u32, // 1: sums are added to what y holds
 }
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
@@ -94,7 +95,7 @@ fn store(loaded: ptr<function, Loaded>, lane: u32) {
 fn write(m: u32, n: u32, sum: f32) {
     if m < params.m && n < params.n {
         let at = m * params.y_stride + params.y_offset + n;
-        if ACCUMULATE {
+        if params.accumulate != 0u {
             y[at] += sum;
         } else {
             y[at] = sum;

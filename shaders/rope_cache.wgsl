@@ -53,9 +53,15 @@ fn turned(head: u32, e: u32, position: u32) -> f32 {
     return select(x.x * turn.x - x.y * turn.y, x.x * turn.y + x.y * turn.x, second);
 }
 
-// WGSL leaves open what a value beyond f16's range becomes.
+// The cache holds finite numbers only, because attention multiplies what it masks by zero. Written on bits: WGSL lets
+// compilers assume that there is no NaN.
+fn finite(v: f32) -> f32 {
+    let bits = bitcast<u32>(v) & 0x7fffffffu;
+    return clamp(select(v, 0.0, bits > 0x7f800000u), -65504.0, 65504.0);
+}
+
 fn pack(a: f32, b: f32) -> u32 {
-    return pack2x16float(clamp(vec2<f32>(a, b), vec2<f32>(-65504.0), vec2<f32>(65504.0)));
+    return pack2x16float(vec2<f32>(finite(a), finite(b)));
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -6,15 +6,13 @@ use super::attention_split::{shapes, tolerance};
 use super::cache::PAGE;
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect_shape, write};
-use super::testing::{Case, CaseBuilder};
+use super::matmul::cooperative;
+use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
 use crate::profile::Profile;
-use crate::shader::{Spec, Target};
+use crate::shader::{Flag, Spec, Target};
 use crate::tensor::Tensor;
-
-/// Queries (rows times grouped heads) of a workgroup.
-const QUERIES: usize = 64;
 
 /// Attention of many rows: for prompts. Rows may be of any slots; it is fast where neighbours are of one.
 #[derive(Clone, Debug)]
@@ -23,6 +21,9 @@ pub struct AttentionPrefill {
     pub attention: Attention,
     /// `y[M, H · head_dim]`; the shard's heads are written, rows that are not active become zero.
     pub y: Tensor,
+    /// Whether queries and weights may be rounded to f16, where the device multiplies matrices of it. Keys and values are
+    /// f16 in any case.
+    pub f16: bool,
 }
 
 params! {
@@ -34,6 +35,48 @@ params! {
         kv_count: u32,
         max_pages: u32,
         scale: f32,
+    }
+}
+
+/// How the work is done on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// By f32 tiles.
+    Lanes,
+    /// By f16 matrices of `side` × `side` with f32 sums, held by subgroups of a fixed size.
+    Cooperative { side: usize, subgroup: usize },
+}
+
+impl Unit {
+    /// Queries (rows times grouped heads) of a workgroup.
+    fn queries(self) -> usize {
+        match self {
+            Unit::Lanes => 64,
+            Unit::Cooperative { side, .. } => 4 * side,
+        }
+    }
+
+    /// Bytes of workgroup memory.
+    fn workgroup_bytes(self, head_dim: usize) -> usize {
+        match self {
+            Unit::Lanes => 16384,
+            // Queries, scores and weights, each row with its padding, and a flag.
+            Unit::Cooperative { .. } => self.queries() * (2 * head_dim + 16 + 4 * PAGE + 16 + 2 * PAGE + 16) + 16,
+        }
+    }
+}
+
+impl AttentionPrefill {
+    fn unit(&self, profile: &Profile) -> Unit {
+        let head_dim = self.attention.heads.head_dim;
+        let Some((side, subgroup)) = cooperative(profile).filter(|_| self.f16) else { return Unit::Lanes };
+        let unit = Unit::Cooperative { side: side as usize, subgroup: subgroup as usize };
+        let tiles = head_dim / side as usize;
+        let fits = unit.workgroup_bytes(head_dim) <= profile.limits.max_workgroup_bytes as usize
+            && 4 * subgroup <= profile.limits.max_workgroup_invocations;
+        // The shader names 16 matrices of sums; a row is shared by whole vectors of four keys.
+        let whole = head_dim.is_multiple_of(side as usize) && tiles <= 16 && (side..=16 * side).contains(&subgroup);
+        if fits && whole { unit } else { Unit::Lanes }
     }
 }
 
@@ -49,11 +92,25 @@ impl Kernel for AttentionPrefill {
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
-        Spec::new("attention_prefill", Target::of(profile))
+        let spec = Spec::new("attention_prefill", Target::of(profile))
             .constant("HEAD_DIM", self.attention.heads.head_dim as u32)
             .constant("GROUP", self.attention.heads.group() as u32)
             .constant("PAGE", PAGE as u32)
-            .trusted()
+            .trusted();
+        let Unit::Cooperative { side, subgroup } = self.unit(profile) else { return spec };
+        let [a, b, c] = if side == 16 {
+            ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]
+        } else {
+            ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"]
+        };
+        spec.flag(Flag::F16)
+            .flag(Flag::SUBGROUPS)
+            .flag(Flag::COOP_MATRIX)
+            .alias("MatA", a)
+            .alias("MatB", b)
+            .alias("MatC", c)
+            .constant("SIDE", side as u32)
+            .constant("SUBGROUP", subgroup as u32)
     }
 
     fn params(&self) -> Params {
@@ -70,9 +127,9 @@ impl Kernel for AttentionPrefill {
         .into()
     }
 
-    fn grid(&self, _profile: &Profile, _context: usize) -> [u32; 3] {
+    fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
         let a = &self.attention;
-        [(a.count() * a.heads.group()).div_ceil(QUERIES) as u32, a.shard.kv_count() as u32, 1]
+        [(a.count() * a.heads.group()).div_ceil(self.unit(profile).queries()) as u32, a.shard.kv_count() as u32, 1]
     }
 
     fn bindings(&self) -> Vec<Binding> {
@@ -115,14 +172,50 @@ pub fn cases() -> Vec<Case> {
         rows.extend(consecutive(0, start + count / 2, 3));
         shapes.push(Shape::new(heads, kv_heads, head_dim, &rows));
     }
+    // Several batches of sums, and maxima that rise by more than the headroom from page to page.
+    let rising: Vec<_> = consecutive(0, 230, 34).collect();
+    shapes.push(Shape { magnitude: 8.0, ..Shape::new(1, 1, 128, &rising) });
     let mut cases = Vec::new();
-    for (index, shape) in shapes.into_iter().enumerate() {
-        let mut builder = CaseBuilder::new(300 + index as u64);
-        let attention = shape.build(&mut builder);
-        // A shard leaves other heads' outputs as they are.
-        let y = builder.random(&[shape.rows.len(), shape.heads.heads * shape.heads.head_dim]);
-        builder.updated(&y, tolerance(&shape));
-        cases.push(builder.case_at(shape.name(), AttentionPrefill { attention, y }, shape.context()));
+    for f16 in [false, true] {
+        for (index, shape) in shapes.iter().enumerate() {
+            // Drivers take seconds for the matrices' shaders: tiles, shards and large scores are enough of them.
+            if f16 && shape.rows.len() < 17 && shape.shard.start == 0 && shape.magnitude == 1.0 {
+                continue;
+            }
+            let mut builder = CaseBuilder::new(300 + index as u64);
+            let attention = shape.build(&mut builder);
+            // A shard leaves other heads' outputs as they are.
+            let y = builder.random(&[shape.rows.len(), shape.heads.heads * shape.heads.head_dim]);
+            // Rounding a query to f16 moves a score of 10 by about 10 · 2^-12, and with it a weight by as much of itself.
+            builder.updated(&y, if f16 { Compare::Nmse(3e-6) } else { tolerance(shape) });
+            let name = format!("{}{}", shape.name(), if f16 { ", f16 allowed" } else { "" });
+            cases.push(builder.case_at(name, AttentionPrefill { attention, y, f16 }, shape.context()));
+        }
     }
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn matrices_are_used_where_they_fit() {
+        let profile = |name| Profile::by_name(name).unwrap();
+        let sixteen = Unit::Cooperative { side: 16, subgroup: 32 };
+        for (name, head_dim, f16, expected) in [
+            ("h100", 128, true, sixteen),
+            ("h100", 128, false, Unit::Lanes),
+            ("h100", 80, true, sixteen),
+            ("h100", 72, true, Unit::Lanes),
+            ("h100", 256, true, Unit::Lanes),
+            ("webgpu-baseline", 128, true, Unit::Lanes),
+            ("gtx-1660", 128, true, Unit::Lanes),
+        ] {
+            let shape = Shape::new(2, 1, head_dim, &[(0, 3, true)]);
+            let attention = shape.build(&mut CaseBuilder::new(1));
+            let kernel = AttentionPrefill { y: attention.qkv.clone(), attention, f16 };
+            assert_eq!(kernel.unit(&profile(name)), expected, "{name}, heads of {head_dim}, f16 {f16}");
+        }
+    }
 }

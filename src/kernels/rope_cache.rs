@@ -6,9 +6,9 @@ use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
-use crate::rope::Pairing;
 use crate::params;
 use crate::profile::Profile;
+use crate::rope::Pairing;
 use crate::shader::{Spec, Target};
 use crate::tensor::Tensor;
 

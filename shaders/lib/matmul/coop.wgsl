@@ -76,7 +76,7 @@ fn multiply(sums: ptr<function, Sums>, lane: u32) {
 // naga 30 emits what a store's arguments compute after the store itself, hence the names for them.
 fn write_matrix(sum: MatC, at: u32) {
     let stride = params.y_stride;
-    if ACCUMULATE {
+    if params.accumulate != 0u {
         let total = coopLoadT<MatC>(&y[at], stride) + sum;
         coopStoreT(total, &y[at], stride);
     } else {

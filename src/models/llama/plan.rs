@@ -333,7 +333,10 @@ impl Llama {
         if prefill && m > 1 {
             let y = builder.activation(DType::F32, [m, width]);
             for shard in shards {
-                builder.step(label("attention"), AttentionPrefill { attention: attention(shard), y: y.clone() })?;
+                builder.step(
+                    label("attention"),
+                    AttentionPrefill { attention: attention(shard), y: y.clone(), f16: true },
+                )?;
             }
             return Ok(Activations::F32(y));
         }
