@@ -1,4 +1,5 @@
 //! What the programs of this package share.
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod cpu;
