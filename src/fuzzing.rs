@@ -1,5 +1,8 @@
 //! The bodies of the fuzz targets of `xtask/fuzz`, here so that the ordinary tests run them too, over the committed
 //! corpus. Each takes any bytes and panics where a property does not hold; no part of the public interface.
+//!
+//! With cargo-fuzz, new inputs going to a folder of their own:
+//! `mkdir -p target/new; cargo +nightly fuzz run gguf --fuzz-dir xtask/fuzz target/new xtask/fuzz/corpus/gguf`.
 
 #[cfg(test)]
 mod tests;

@@ -34,6 +34,7 @@ macro_rules! kernels {
 
 kernels! {
     add_bias,
+    copy,
     embed,
     rms_norm,
     sample,

@@ -25,6 +25,7 @@
 
 pub mod report;
 pub mod stats;
+pub mod suite;
 
 pub mod compare;
 pub mod figure;

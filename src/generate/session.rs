@@ -341,6 +341,14 @@ impl Session {
     /// # Errors
     /// `Shape` where a context would be full.
     pub async fn decode(&mut self, steps: usize) -> Result<Vec<Vec<u32>>> {
+        self.decode_each(steps, || ()).await
+    }
+
+    /// [`Self::decode`], calling `arrived` whenever a step's tokens have been read back.
+    ///
+    /// # Errors
+    /// As [`Self::decode`].
+    pub async fn decode_each(&mut self, steps: usize, mut arrived: impl FnMut()) -> Result<Vec<Vec<u32>>> {
         let longest = self.tokens.iter().map(Vec::len).max().unwrap_or(0);
         if longest + steps > self.context_length() {
             return Err(full(longest + steps, self.context_length()));
@@ -357,6 +365,7 @@ impl Session {
             for (out, [token, ..]) in out.iter_mut().zip(states) {
                 out.push(token);
             }
+            arrived();
         }
         // All but the last token chosen have been fed.
         for (tokens, new) in self.tokens.iter_mut().zip(&out) {

@@ -14,7 +14,33 @@ pub struct StepTime {
     pub gpu_ms: f64,
 }
 
+/// What a step has to do at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StepWork {
+    /// Such as `matvec/blk.3/ffn_down`.
+    pub label: String,
+    /// Bytes of all tensors that it binds.
+    pub bound_bytes: u64,
+    /// Multiplications and additions, for matrix products; 0 for others.
+    pub operations: u64,
+}
+
 impl Plan {
+    /// What each step has to do.
+    pub fn work(&self) -> Vec<StepWork> {
+        let work = |step: &super::Step| {
+            let bindings = step.kernel.bindings();
+            let bound_bytes = bindings.iter().map(|binding| binding.tensor.bytes()).sum();
+            // Products bind the weight first and the result last.
+            let operations = match (step.kernel.name(), bindings.first(), bindings.last()) {
+                ("matmul" | "matvec", Some(w), Some(y)) => 2 * (w.tensor.len() * y.tensor.rows()) as u64,
+                _ => 0,
+            };
+            StepWork { label: step.label.clone(), bound_bytes, operations }
+        };
+        self.steps.iter().map(work).collect()
+    }
+
     /// Replays the plan with every step in a pass of its own and returns the steps' GPU times.
     ///
     /// # Errors

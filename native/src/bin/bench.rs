@@ -1,3 +1,230 @@
-//! The benchmark.
+//! The benchmark: `cargo run --release --bin bench`.
 
-fn main() {}
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anygpu::format::source::{ByteSource, MappedFile};
+use anygpu::generate::Model;
+use anygpu::gpu::{Adapter, AdapterOptions, Context};
+use anygpu::profile::Profile;
+use anygpu::{DType, Error, Result};
+use anygpu_benches::baseline::{Baseline, Request};
+use anygpu_benches::report::{Report, Row};
+use anygpu_benches::suite::{SUITES, Settings, Suites};
+use anygpu_benches::{host, text};
+use anygpu_native::{cpu, shipped};
+use clap::Parser;
+
+/// Measures anygpu on this machine, beside the CPU and any program that prints llama-bench's JSON.
+#[derive(Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  bench                                        the shipped model, all suites
+  bench -m llama-2-7b.Q4_0.gguf --output out   a file; out/report.json, report.md, report.html
+  bench --synthetic llama-2-7b --dtype q4_0    random weights made on the GPU
+  bench -m M.gguf --baseline 'llama.cpp-cuda=llama-bench -m {model} -p {n_prompt} -n {n_gen} -d {n_depth} -o json'"
+)]
+struct Arguments {
+    /// A GGUF file [default: the shipped model]
+    #[arg(short, long)]
+    model: Option<PathBuf>,
+    /// The name in the report [default: the file's]
+    #[arg(long)]
+    name: Option<String>,
+    /// A shape with random weights: llama-2-7b, llama-2-13b, llama-2-70b, llama-1b
+    #[arg(long, conflicts_with = "model")]
+    synthetic: Option<String>,
+    /// The format of random weights
+    #[arg(long, default_value = "q4_0", value_parser = |s: &str| s.parse::<DType>())]
+    dtype: DType,
+    /// Suites to run
+    #[arg(long, value_delimiter = ',', default_values_t = SUITES.map(String::from))]
+    suite: Vec<String>,
+    /// Prompt lengths of the prefill suite
+    #[arg(long, value_delimiter = ',', default_value = "128,512")]
+    n_prompt: Vec<usize>,
+    /// Tokens to generate
+    #[arg(long, default_value_t = 128)]
+    n_gen: usize,
+    /// Tokens before the generation, in the decode suite
+    #[arg(long, value_delimiter = ',', default_value = "0,4096")]
+    n_depth: Vec<usize>,
+    /// Sequences side by side, in the batch suite
+    #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
+    batch: Vec<usize>,
+    /// Tokens before the generation of each, in the batch suite
+    #[arg(long, default_value_t = 512)]
+    batch_depth: usize,
+    /// Runs of each case, after one that warms up
+    #[arg(long, default_value_t = 5)]
+    repeats: usize,
+    /// Leave answers unchecked
+    #[arg(long)]
+    no_check: bool,
+    /// Leave the CPU column out
+    #[arg(long)]
+    no_cpu: bool,
+    /// NAME=COMMAND with {model} {n_prompt} {n_gen} {batch} {n_depth}: a program that prints llama-bench's JSON
+    #[arg(long)]
+    baseline: Vec<Baseline>,
+    /// Part of the adapter's name
+    #[arg(long)]
+    adapter: Option<String>,
+    /// Clip the device to a stored profile
+    #[arg(long)]
+    profile: Option<String>,
+    /// A folder for report.json, report.md and report.html
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// Print report.json instead of the table
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    match pollster::block_on(run(Arguments::parse())) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            if error.kind() == anygpu::ErrorKind::Adapter {
+                eprintln!(
+                    "bench: without a GPU driver, `cargo xtask bench` installs a software one on Debian and Ubuntu"
+                );
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<bool> {
+    if let Some(unknown) = arguments.suite.iter().find(|suite| !SUITES.contains(&suite.as_str())) {
+        return Err(Error::unsupported(format!("suite {unknown:?}: expected one of {}", SUITES.join(", "))));
+    }
+    let adapter = Adapter::request(&AdapterOptions { name: arguments.adapter.clone(), ..Default::default() }).await?;
+    let clip = arguments.profile.as_deref().map(Profile::by_name).transpose()?;
+    let context = Context::open(&adapter, clip.as_ref()).await?;
+    let mut report = Report { environment: host::environment(), ..Report::default() };
+    describe(&mut report, &adapter, &context);
+    eprintln!("{} ({})", context.profile().name, context.driver());
+
+    let start = Instant::now();
+    let model = load(&arguments, &context).await?;
+    let load_ms = start.elapsed().as_secs_f64() * 1e3;
+    let name = arguments.name.clone().unwrap_or_else(|| {
+        let stem = arguments.model.as_deref().and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
+        stem.unwrap_or_else(|| model.name().to_owned())
+    });
+    let settings = Settings {
+        suites: arguments.suite.clone(),
+        prompts: arguments.n_prompt.clone(),
+        n_gen: arguments.n_gen,
+        depths: arguments.n_depth.clone(),
+        batches: arguments.batch.clone(),
+        batch_depth: arguments.batch_depth,
+        repeats: arguments.repeats.max(1),
+        check: !arguments.no_check,
+        model: name.clone(),
+    };
+    let clock = move || start.elapsed().as_secs_f64() * 1e3;
+    let mut show = |row: &Row| {
+        let rate = row.tokens_per_second.map_or(String::new(), |rate| format!(" {rate:.1} tokens/s"));
+        let check = row.check.as_deref().map_or(String::new(), |check| format!(" ({check})"));
+        eprintln!("  {} {} batch {}{rate}{check}", row.suite, row.test(), row.batch);
+    };
+    Suites::new(&model, &settings, &clock, &mut report, &mut show).run(Some(load_ms)).await?;
+
+    // A file is what other programs can read.
+    if arguments.synthetic.is_none() {
+        let file = match &arguments.model {
+            Some(file) => file.clone(),
+            None => shipped::file()?,
+        };
+        compare(&arguments, &model, &name, &file, &mut report)?;
+    }
+    if let Some(folder) = &arguments.output {
+        for path in host::write(&report, folder)? {
+            eprintln!("{}", path.display());
+        }
+    }
+    print!("{}", if arguments.json { report.to_json() } else { text::terminal(&report) });
+    Ok(report.failures().next().is_none())
+}
+
+fn describe(report: &mut Report, adapter: &Adapter, context: &Context) {
+    let profile = context.profile();
+    let to = &mut report.environment.adapter;
+    to.name = Some(profile.name.clone());
+    to.driver = Some(context.driver().to_owned());
+    let backend = format!("{:?}", profile.backend).to_lowercase();
+    to.backend = Some(if adapter.is_cpu() { format!("{backend} on the cpu") } else { backend });
+    for (has, name) in [
+        (profile.features.f16, "f16"),
+        (profile.features.subgroups, "subgroups"),
+        (profile.features.integer_dot, "integer-dot"),
+        (!profile.cooperative_matrices.is_empty(), "cooperative-matrix"),
+        (profile.features.timestamps, "timestamps"),
+    ] {
+        if has {
+            to.features.push(name.to_owned());
+        }
+    }
+    report.environment.profile = Some(profile.name.clone());
+}
+
+async fn load(arguments: &Arguments, context: &Context) -> Result<Model> {
+    if let Some(shape) = &arguments.synthetic {
+        return Model::synthetic(context, shape, arguments.dtype).await;
+    }
+    let source: Arc<dyn ByteSource> = match &arguments.model {
+        Some(file) => Arc::new(MappedFile::open(file)?),
+        None => shipped::source(),
+    };
+    Model::load(context, source, |_| {}).await
+}
+
+/// The same cases by the CPU and by the baselines.
+fn compare(arguments: &Arguments, model: &Model, name: &str, file: &Path, report: &mut Report) -> Result<()> {
+    let wants = |suite: &str| arguments.suite.iter().any(|s| s == suite);
+    let room = model.config().context_length as u64;
+    let base = Request {
+        file: file.to_owned(),
+        model: name.to_owned(),
+        dtype: model.dtype().name().to_owned(),
+        synthetic: false,
+        batch: 1,
+        ..Request::default()
+    };
+    let mut requests = Vec::new();
+    if wants("prefill") {
+        requests.extend(arguments.n_prompt.iter().map(|&n| Request { n_prompt: n as u64, ..base.clone() }));
+    }
+    let n_gen = arguments.n_gen as u64;
+    if wants("decode") {
+        requests.extend(arguments.n_depth.iter().map(|&d| Request { n_gen, n_depth: d as u64, ..base.clone() }));
+    }
+    if wants("batch") {
+        let n_depth = arguments.batch_depth as u64;
+        requests.extend(arguments.batch.iter().map(|&b| Request { batch: b as u64, n_gen, n_depth, ..base.clone() }));
+    }
+    requests.retain(|request| request.n_prompt.max(request.n_depth + request.n_gen) <= room);
+    if !arguments.no_cpu {
+        for request in requests.iter().filter(|request| request.batch == 1) {
+            eprintln!("  cpu: {} tokens of prompt, {} generated", request.n_prompt, request.n_gen);
+            report.rows.extend(cpu::rows(request, arguments.repeats.clamp(1, 3))?);
+        }
+    }
+    for baseline in &arguments.baseline {
+        for request in requests.iter().filter(|request| request.batch == 1 || baseline.takes_batch()) {
+            if request.n_depth > 0 && !baseline.takes_depth() {
+                continue;
+            }
+            eprintln!("  {}: {request:?}", baseline.name());
+            report.rows.extend(baseline.run(request, Duration::from_secs(600))?);
+        }
+    }
+    Ok(())
+}

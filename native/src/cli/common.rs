@@ -1,12 +1,11 @@
 //! Arguments that commands share, and what they stand for: a device, a model, a progress bar, Ctrl-C.
 
-use std::borrow::Cow;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anygpu::format::source::{BoxFuture, ByteSource, MappedFile};
+use anygpu::format::source::{ByteSource, MappedFile};
 use anygpu::generate::Model;
 use anygpu::gpu::{Adapter, AdapterOptions, Context};
 use anygpu::profile::Profile;
@@ -47,25 +46,6 @@ impl Global {
     }
 }
 
-/// The model that comes with the program.
-const SHIPPED: &[u8] = include_bytes!("../../../benches/models/anygpu-rust-6m-f16.gguf");
-
-struct Shipped;
-
-impl ByteSource for Shipped {
-    fn len(&self) -> u64 {
-        SHIPPED.len() as u64
-    }
-
-    fn read(&self, offset: u64, len: usize) -> BoxFuture<'_, anygpu::Result<Cow<'_, [u8]>>> {
-        let range = usize::try_from(offset).ok().and_then(|start| Some(start..start.checked_add(len)?));
-        let bytes = range.and_then(|range| SHIPPED.get(range)).map(Cow::Borrowed);
-        Box::pin(std::future::ready(
-            bytes.ok_or_else(|| Error::format(format!("bytes {offset} and {len} more: expected a range within the file"))),
-        ))
-    }
-}
-
 /// A model file.
 #[derive(clap::Args, Debug)]
 pub struct FileArgs {
@@ -84,7 +64,7 @@ impl FileArgs {
     pub fn source(&self) -> Result<Arc<dyn ByteSource>> {
         Ok(match &self.model {
             Some(path) => Arc::new(MappedFile::open(path)?),
-            None => Arc::new(Shipped),
+            None => crate::shipped::source(),
         })
     }
 

@@ -1,0 +1,457 @@
+//! The suites that run anygpu itself: kernels, load, prefill, decode, batch, memory. Every timed case first has its answer
+//! checked: the last position's logits against the plain f32 path on the same weights.
+
+use anygpu::generate::{Model, Sampling, Session, SessionOptions};
+use anygpu::gpu::Context;
+use anygpu::kernels::copy::Copy;
+use anygpu::kernels::matmul::Matmul;
+use anygpu::kernels::testing::nmse;
+use anygpu::models::llama::plan::Phase;
+use anygpu::plan::Builder;
+use anygpu::{DType, ErrorKind, Result};
+
+use crate::report::{ANYGPU, Report, Row};
+use crate::stats;
+
+/// The most that logits of the fast path may differ from the plain path's, as normalised mean squared error: activations
+/// in bytes are off by up to 1 / 254 of a block's largest, f16 tiles by 2^-11 of each factor.
+pub const CHECK_NMSE: f64 = 1e-3;
+
+/// What to measure.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Names of [`SUITES`].
+    pub suites: Vec<String>,
+    /// Prompt lengths of the prefill suite.
+    pub prompts: Vec<usize>,
+    /// Tokens to generate.
+    pub n_gen: usize,
+    /// Tokens in the cache before generation starts, in the decode suite.
+    pub depths: Vec<usize>,
+    /// Sequences side by side, in the batch suite.
+    pub batches: Vec<usize>,
+    /// Tokens of each of them before, and tokens generated.
+    pub batch_depth: usize,
+    /// Runs of each case, after one that warms up.
+    pub repeats: usize,
+    /// Whether answers are checked; a second cache is needed for it.
+    pub check: bool,
+    /// The name for rows' `model`.
+    pub model: String,
+}
+
+/// The suites, in the order in which they run.
+pub const SUITES: [&str; 6] = ["kernels", "load", "prefill", "decode", "batch", "memory"];
+
+/// A clock in milliseconds from any origin.
+pub type Clock<'a> = &'a (dyn Fn() -> f64 + Sync);
+
+/// Runs suites on a loaded model and adds their rows to a report.
+pub struct Suites<'a> {
+    model: &'a Model,
+    settings: &'a Settings,
+    now: Clock<'a>,
+    report: &'a mut Report,
+    on_row: &'a mut dyn FnMut(&Row),
+    /// Measured first: bytes a second, operations a second.
+    copy_rate: Option<f64>,
+    matrix_rate: Option<f64>,
+}
+
+impl<'a> Suites<'a> {
+    /// Suites to run.
+    pub fn new(
+        model: &'a Model,
+        settings: &'a Settings,
+        now: Clock<'a>,
+        report: &'a mut Report,
+        on_row: &'a mut dyn FnMut(&Row),
+    ) -> Self {
+        Self { model, settings, now, report, on_row, copy_rate: None, matrix_rate: None }
+    }
+
+    fn wants(&self, suite: &str) -> bool {
+        self.settings.suites.iter().any(|name| name == suite)
+    }
+
+    fn row(&self, suite: &str) -> Row {
+        Row {
+            synthetic: self.model.is_synthetic(),
+            ..Row::new(ANYGPU, suite, &self.settings.model, self.model.dtype().name())
+        }
+    }
+
+    fn push(&mut self, row: Row) {
+        (self.on_row)(&row);
+        self.report.rows.push(row);
+    }
+
+    fn context(&self) -> &'a Context {
+        self.model.context()
+    }
+
+    /// Tokens that spread over the vocabulary; timing does not depend on which they are.
+    fn tokens(&self, count: usize, sequence: usize) -> Vec<u32> {
+        let vocabulary = self.model.config().vocab_size;
+        (0..count).map(|i| ((i * 7919 + sequence) % (vocabulary - 1) + 1) as u32).collect()
+    }
+
+    fn session(&self, longest: usize, slots: usize, plain: bool) -> Result<Session> {
+        self.model.session(SessionOptions { context_length: longest, slots, plain, ..Default::default() })
+    }
+
+    /// Runs the suites that the settings name. `load_ms` is what loading the model took.
+    ///
+    /// # Errors
+    /// What stops a run: a lost device, no memory.
+    pub async fn run(&mut self, load_ms: Option<f64>) -> Result<()> {
+        self.context().memory().reset_peak();
+        if self.context().profile().features.timestamps {
+            self.ceilings().await?;
+        }
+        if self.wants("load") {
+            let bytes = self.model.weight_bytes();
+            let row = Row { load_ms, bytes: Some(bytes), name: Some("load".into()), ..self.row("load") };
+            self.push(row);
+        }
+        if self.wants("kernels") {
+            self.kernels().await?;
+        }
+        if self.wants("prefill") {
+            for n_prompt in self.settings.prompts.clone() {
+                self.prefill(n_prompt).await?;
+            }
+        }
+        if self.wants("decode") {
+            for depth in self.settings.depths.clone() {
+                self.decode(depth).await?;
+            }
+        }
+        if self.wants("batch") {
+            for batch in self.settings.batches.clone() {
+                self.batch(batch).await?;
+            }
+        }
+        if self.wants("memory") {
+            let peak = self.context().memory().peak_bytes();
+            let row = Row {
+                name: Some("peak of the run".into()),
+                peak_memory_bytes: Some(peak),
+                bytes: Some(self.model.weight_bytes()),
+                ..self.row("memory")
+            };
+            self.push(row);
+        }
+        Ok(())
+    }
+
+    /// What the device copies and multiplies at most, by GPU timestamps.
+    async fn ceilings(&mut self) -> Result<()> {
+        let context = self.context();
+        let limit = context.profile().limits.max_binding_bytes.min(context.profile().limits.max_buffer_bytes);
+        // Several times any cache on a GPU; little where a CPU plays one.
+        let small = self.report.environment.adapter.backend.as_deref().is_some_and(|b| b.contains("cpu"));
+        let bytes = limit.min(if small { 64 << 20 } else { 1 << 30 });
+        let mut builder = Builder::new(context);
+        let x = builder.activation(DType::F32, [bytes as usize / 4]);
+        let y = builder.activation(DType::F32, [bytes as usize / 4]);
+        builder.step("copy", Copy { x, y })?;
+        let plan = builder.finish()?;
+        let ms = best(&plan, self.settings.repeats).await?;
+        self.copy_rate = Some(2.0 * bytes as f64 / ms * 1e3);
+        self.report.environment.copy_bytes_per_second = self.copy_rate;
+        let n = if small { 512 } else { 4096 };
+        let mut builder = Builder::new(context);
+        let w = builder.activation(DType::F16, [n, n]);
+        let x = builder.activation(DType::F32, [n, n]);
+        let y = builder.activation(DType::F32, [n, n]);
+        // Random factors: products of zeros can run faster than real ones.
+        builder.step("w", anygpu::kernels::synthetic::Synthetic { w: w.clone(), seed: 1 })?;
+        builder.step("x", anygpu::kernels::synthetic::Synthetic { w: x.clone(), seed: 2 })?;
+        let fill = builder.step("product", Matmul { w, x, y, y_offset: 0, accumulate: false });
+        fill?;
+        let plan = builder.finish()?;
+        plan.time_steps(0).await?;
+        let mut ms = f64::INFINITY;
+        for _ in 0..self.settings.repeats {
+            ms = ms.min(plan.time_steps(0).await?.last().map_or(f64::INFINITY, |step| step.gpu_ms));
+        }
+        self.matrix_rate = Some(2.0 * (n as f64).powi(3) / ms * 1e3);
+        self.report.environment.matrix_operations_per_second = self.matrix_rate;
+        Ok(())
+    }
+
+    /// The steps of a decode and of a prefill plan by GPU timestamps, summed over layers.
+    async fn kernels(&mut self) -> Result<()> {
+        if !self.context().profile().features.timestamps {
+            let row = Row {
+                name: Some("kernels".into()),
+                check: Some("unsupported".into()),
+                note: Some("the device has no timestamps".into()),
+                ..self.row("kernels")
+            };
+            self.push(row);
+            return Ok(());
+        }
+        let longest =
+            self.settings.prompts.iter().copied().max().unwrap_or(512).min(self.model.config().context_length);
+        let mut session = self.session(longest, 1, false)?;
+        let n_prompt = longest.min(512);
+        session.extend(0, &self.tokens(n_prompt.min(longest - 1), 0), &Sampling::default()).await?;
+        session.finish().await?;
+        let prefill = Phase::Prefill { rows: n_prompt.next_power_of_two().min(512), outputs: 1, sample: true };
+        for (phase, rows, n_prompt) in [(Phase::Decode { sample: true }, 1, 0), (prefill, n_prompt, n_prompt)] {
+            let plan = session.prepare(phase)?;
+            let work = plan.work();
+            plan.time_steps(n_prompt).await?;
+            let mut groups: Vec<(String, f64, u64, u64)> = Vec::new();
+            let repeats = self.settings.repeats.max(1);
+            for repeat in 0..repeats {
+                for (step, work) in plan.time_steps(n_prompt).await?.iter().zip(&work) {
+                    let name = kernel_name(&step.label);
+                    let at = groups.iter().position(|(known, ..)| *known == name).unwrap_or_else(|| {
+                        groups.push((name, 0.0, 0, 0));
+                        groups.len() - 1
+                    });
+                    groups[at].1 += step.gpu_ms / repeats as f64;
+                    if repeat == 0 {
+                        groups[at].2 += work.bound_bytes;
+                        groups[at].3 += work.operations;
+                    }
+                }
+            }
+            for (name, ms, bytes, operations) in groups {
+                // Attention and embedding bind far more than they read.
+                let reads_all =
+                    !name.starts_with("attention") && !name.starts_with("embed") && !name.starts_with("rope");
+                let share = |amount: u64, rate: Option<f64>| rate.map(|rate| amount as f64 / ms * 1e3 / rate);
+                let row = Row {
+                    name: Some(name),
+                    bytes: reads_all.then_some(bytes),
+                    operations: (operations > 0).then_some(operations),
+                    bandwidth_share: if reads_all { share(bytes, self.copy_rate) } else { None },
+                    matrix_share: if operations > 0 { share(operations, self.matrix_rate) } else { None },
+                    p50_ms: Some(ms),
+                    ..self.row("kernels").case(1, n_prompt as u64, u64::from(rows == 1), 0)
+                };
+                self.push(row);
+            }
+        }
+        Ok(())
+    }
+
+    /// `ok`, or how far the last position's logits behind `tokens` are from the plain path's. `singles` of the tokens go
+    /// through decode, one by one.
+    async fn check(&self, session: &mut Session, tokens: &[u32], singles: usize) -> Result<Option<String>> {
+        if !self.settings.check {
+            return Ok(None);
+        }
+        let mut plain = match self.session(tokens.len() + 64, 1, true) {
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => return Ok(None),
+            session => session?,
+        };
+        let expected = plain.forward(0, tokens).await?;
+        session.clear(0);
+        let (first, rest) = tokens.split_at(tokens.len() - singles);
+        session.prefill(0, first).await?;
+        let mut found = Vec::new();
+        for chunk in if singles == 0 { vec![rest] } else { rest.chunks(1).collect() } {
+            if !chunk.is_empty() {
+                found = session.forward(0, chunk).await?;
+            }
+        }
+        if singles == 0 {
+            session.clear(0);
+            found = session.forward(0, tokens).await?;
+        }
+        session.clear(0);
+        let error = nmse(&found, &expected);
+        Ok(Some(if error <= CHECK_NMSE { "ok".to_owned() } else { format!("logits NMSE {error:.1e}") }))
+    }
+
+    fn fits(&mut self, suite: &str, row: &Row, longest: usize) -> bool {
+        let room = self.model.config().context_length;
+        if longest > room {
+            let note = format!("needs {longest} positions, the model has {room}");
+            let row = Row { suite: suite.into(), check: Some("unsupported".into()), note: Some(note), ..row.clone() };
+            self.push(row);
+        }
+        longest <= room
+    }
+
+    async fn prefill(&mut self, n_prompt: usize) -> Result<()> {
+        let row = self.row("prefill").case(1, n_prompt as u64, 0, 0);
+        if !self.fits("prefill", &row, n_prompt) {
+            return Ok(());
+        }
+        let tokens = self.tokens(n_prompt, 0);
+        let mut session = self.session(n_prompt, 1, false)?;
+        let check = self.check(&mut session, &tokens, 0).await?;
+        let mut samples = Vec::new();
+        let mut first_ms = None;
+        for repeat in 0..=self.settings.repeats {
+            session.clear(0);
+            let start = (self.now)();
+            session.extend(0, &tokens, &Sampling::default()).await?;
+            session.finish().await?;
+            let ms = (self.now)() - start;
+            if repeat == 0 {
+                first_ms = Some(ms);
+            } else {
+                samples.push(ms);
+            }
+        }
+        let median = stats::median(&samples);
+        let operations = 2.0 * self.parameters() as f64 * n_prompt as f64;
+        let rate = median.map(|ms| n_prompt as f64 / ms * 1e3);
+        let row = Row {
+            tokens_per_second: rate,
+            first_ms,
+            peak_memory_bytes: Some(self.context().memory().peak_bytes()),
+            matrix_share: median.zip(self.matrix_rate).map(|(ms, peak)| operations / ms * 1e3 / peak),
+            check,
+            ..row.with_samples(&samples)
+        };
+        self.push(row);
+        Ok(())
+    }
+
+    /// Weights that a token goes through.
+    fn parameters(&self) -> usize {
+        let c = self.model.config();
+        let layer = c.d_model * (c.q_dim() + 2 * c.kv_dim()) + c.q_dim() * c.d_model + 3 * c.d_model * c.d_ff;
+        c.n_layers * layer
+    }
+
+    async fn decode(&mut self, depth: usize) -> Result<()> {
+        let n_gen = self.settings.n_gen;
+        let row = self.row("decode").case(1, 0, n_gen as u64, depth as u64);
+        // A generation starts behind one token at least.
+        let start = depth.max(1);
+        if !self.fits("decode", &row, start + n_gen) {
+            return Ok(());
+        }
+        let tokens = self.tokens(start + 8, 0);
+        let mut session = self.session(start + n_gen + 8, 1, false)?;
+        let check = self.check(&mut session, &tokens, 8).await?;
+        let (samples, total) = self.generations(&mut session, 1, start).await?;
+        let median = stats::median(&samples);
+        // A token reads every weight once and the cache as far as it has come.
+        let cache = 4.0 * self.model.config().n_layers as f64 * self.model.config().kv_dim() as f64;
+        let bytes = self.read_weight_bytes() + cache * (start as f64 + n_gen as f64 / 2.0);
+        let row = Row {
+            tokens_per_second: stats::median(&total).map(|ms| n_gen as f64 / ms * 1e3),
+            peak_memory_bytes: Some(self.context().memory().peak_bytes()),
+            bandwidth_share: median.zip(self.copy_rate).map(|(ms, peak)| bytes / ms * 1e3 / peak),
+            check,
+            ..row.with_samples(&samples)
+        };
+        self.push(row);
+        Ok(())
+    }
+
+    /// Bytes of the weights that a decode step reads: all but the embedding table, of which it reads a row, unless that is
+    /// the output matrix too.
+    fn read_weight_bytes(&self) -> f64 {
+        let config = self.model.config();
+        let table = match config.tied_output {
+            true => 0,
+            false => config.vocab_size * anygpu::layout::row_bytes(self.model.dtype(), config.d_model),
+        };
+        self.model.weight_bytes().saturating_sub(table as u64) as f64
+    }
+
+    /// Milliseconds of each step, and of each run of `n_gen` steps.
+    async fn generations(&self, session: &mut Session, slots: usize, depth: usize) -> Result<(Vec<f64>, Vec<f64>)> {
+        let (mut samples, mut totals) = (Vec::new(), Vec::new());
+        for repeat in 0..=self.settings.repeats {
+            for slot in 0..slots {
+                session.clear(slot);
+                session.extend(slot, &self.tokens(depth, slot), &Sampling::default()).await?;
+            }
+            session.finish().await?;
+            let start = (self.now)();
+            let mut last = start;
+            let mut arrivals = Vec::new();
+            session
+                .decode_each(self.settings.n_gen, || {
+                    let now = (self.now)();
+                    arrivals.push(now - last);
+                    last = now;
+                })
+                .await?;
+            if repeat > 0 {
+                totals.push((self.now)() - start);
+                // The first to arrive is the token that prefill chose.
+                samples.extend_from_slice(&arrivals[1..]);
+            }
+        }
+        Ok((samples, totals))
+    }
+
+    async fn batch(&mut self, batch: usize) -> Result<()> {
+        let (n_gen, depth) = (self.settings.n_gen, self.settings.batch_depth);
+        let row = self.row("batch").case(batch as u64, 0, n_gen as u64, depth as u64);
+        if !self.fits("batch", &row, depth + n_gen) {
+            return Ok(());
+        }
+        let mut session = self.session(depth + n_gen, batch, false)?;
+        let check = self.check_batch(&mut session, depth).await?;
+        let (samples, total) = self.generations(&mut session, batch, depth).await?;
+        let row = Row {
+            tokens_per_second: stats::median(&total).map(|ms| (batch * n_gen) as f64 / ms * 1e3),
+            peak_memory_bytes: Some(self.context().memory().peak_bytes()),
+            check,
+            ..row.with_samples(&samples)
+        };
+        self.push(row);
+        Ok(())
+    }
+
+    /// A batch's logits are not its own to read: its last slot's first tokens are compared with those that it gets alone,
+    /// on the plain path, as far as the two best logits there are told apart.
+    async fn check_batch(&self, session: &mut Session, depth: usize) -> Result<Option<String>> {
+        if !self.settings.check {
+            return Ok(None);
+        }
+        let slots = session.options().slots;
+        for slot in 0..slots {
+            session.clear(slot);
+            session.extend(slot, &self.tokens(depth, slot), &Sampling::default()).await?;
+        }
+        let steps = 4;
+        let found = session.decode(steps).await?;
+        let mut plain = self.session(depth + steps + 64, 1, true)?;
+        let mut logits = plain.forward(0, &self.tokens(depth, slots - 1)).await?;
+        for (i, &token) in found[slots - 1].iter().enumerate() {
+            let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let rms = (logits.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / logits.len() as f64).sqrt();
+            let chosen = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+            // Two logits that are both off by three deviations of the allowed error may change places.
+            if f64::from(best - chosen) > 6.0 * CHECK_NMSE.sqrt() * rms {
+                return Ok(Some(format!("token {i} of the last sequence: logit {chosen}, the best is {best}")));
+            }
+            logits = plain.forward(0, &[token]).await?;
+        }
+        Ok(Some("ok".to_owned()))
+    }
+}
+
+/// `matvec/blk.3/ffn_down` as `matvec ffn_down`.
+fn kernel_name(label: &str) -> String {
+    let mut parts = label.split('/');
+    let kernel = parts.next().unwrap_or_default();
+    match parts.next_back() {
+        Some(part) if part != kernel => format!("{kernel} {part}"),
+        _ => kernel.to_owned(),
+    }
+}
+
+async fn best(plan: &anygpu::plan::Plan, repeats: usize) -> Result<f64> {
+    plan.time(0).await?;
+    let mut ms = f64::INFINITY;
+    for _ in 0..repeats.max(1) {
+        ms = ms.min(plan.time(0).await?);
+    }
+    Ok(ms)
+}
