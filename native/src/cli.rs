@@ -105,7 +105,8 @@ fn run() -> ExitCode {
             ExitCode::from(2)
         }
         Err(Failure::Error(message)) => {
-            let line = message.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+            let line =
+                message.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
             let _ = writeln!(std::io::stderr(), "error: {line}");
             ExitCode::FAILURE
         }

@@ -12,12 +12,14 @@ use super::failure::{Failure, Result};
 use super::writing::{WhenFull, WritingArgs, stop_tokens, write};
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "A line is a turn. /clear forgets the conversation, /quit or the end of input ends it; Ctrl-C stops an answer.
+#[command(
+    after_help = "A line is a turn. /clear forgets the conversation, /quit or the end of input ends it; Ctrl-C stops an answer.
 
 Examples:
   anygpu chat
   anygpu chat -m llama-3.2-1b.gguf --system \"Answer in one sentence.\"
-  printf 'What is a slice?\\nAnd a Vec?\\n' | anygpu chat --json --temperature 0")]
+  printf 'What is a slice?\\nAnd a Vec?\\n' | anygpu chat --json --temperature 0"
+)]
 pub struct Args {
     /// Instructions ahead of the conversation
     #[arg(long, value_name = "TEXT")]
@@ -54,7 +56,8 @@ impl Conversation {
         let text = template.render(&self.messages, true)?;
         let added = text.strip_prefix(&self.text).filter(|_| !self.ids.is_empty());
         let options = EncodeOptions { add_special: false, parse_special: true };
-        let added = added.map(|added| Ok::<_, anygpu::Error>((added, tokenizer.encode(added, options)?))).transpose()?;
+        let added =
+            added.map(|added| Ok::<_, anygpu::Error>((added, tokenizer.encode(added, options)?))).transpose()?;
         match added {
             // A special token in front splits the text for certain.
             Some((added, ids)) if starts_with_its_first_token(added, &ids, tokenizer) => self.ids.extend(ids),

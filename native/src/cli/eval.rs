@@ -12,13 +12,15 @@ use super::failure::{Failure, Result};
 use super::npy;
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "The text is cut into windows, each computed on its own behind the token that starts a text; the figure is
+#[command(
+    after_help = "The text is cut into windows, each computed on its own behind the token that starts a text; the figure is
 exp of the mean of -ln p over all tokens that have one before them in their window.
 
 Examples:
   anygpu eval held-out.txt
   anygpu eval -m model.gguf wiki.test.raw --context 2048 --json
-  anygpu eval -m model.gguf --tokens 1,5,9 --logits out.npy")]
+  anygpu eval -m model.gguf --tokens 1,5,9 --logits out.npy"
+)]
 pub struct Args {
     /// The text
     #[arg(required_unless_present = "tokens")]
@@ -147,7 +149,8 @@ pub async fn run(global: &Global, args: &Args) -> Result {
     let stride = args.stride.unwrap_or(length).min(length);
     let mut windows = windows(tokens.len(), length, stride);
     windows.truncate(args.windows.unwrap_or(usize::MAX));
-    let mut session = model.session(SessionOptions { context_length: context, plain: args.plain, ..Default::default() })?;
+    let mut session =
+        model.session(SessionOptions { context_length: context, plain: args.plain, ..Default::default() })?;
     let vocabulary = model.config().vocab_size;
     let bar = count_bar(windows.len(), "evaluating");
     let interrupt = Interruptible::new();

@@ -79,7 +79,9 @@ fn parts(tensor: &TensorInfo, profile: &Profile) -> Option<u64> {
     let [rows, cols] = tensor.shape[..] else { return Some(1) };
     let row = layout::row_bytes(tensor.dtype, layout::padded_cols(tensor.dtype, cols as usize)) as u64;
     let limit = profile.limits.max_binding_bytes.min(profile.limits.max_buffer_bytes);
-    Some(limit / row.max(1)).filter(|&rows_per_part| rows_per_part > 0).map(|rows_per_part| rows.div_ceil(rows_per_part))
+    Some(limit / row.max(1))
+        .filter(|&rows_per_part| rows_per_part > 0)
+        .map(|rows_per_part| rows.div_ceil(rows_per_part))
 }
 
 /// The plan, or why there is none.
@@ -95,8 +97,11 @@ fn plan(gguf: &Gguf, args: &Args, profile: &Profile) -> Value {
         Ok(plan) => {
             let parts: Vec<(&str, Option<u64>)> =
                 gguf.tensors().iter().map(|tensor| (tensor.name.as_str(), parts(tensor, profile))).collect();
-            let split: BTreeMap<&str, u64> =
-                parts.iter().filter_map(|&(name, parts)| Some((name, parts?))).filter(|&(_, parts)| parts > 1).collect();
+            let split: BTreeMap<&str, u64> = parts
+                .iter()
+                .filter_map(|&(name, parts)| Some((name, parts?)))
+                .filter(|&(_, parts)| parts > 1)
+                .collect();
             json!({
                 "device": profile.name,
                 "weight_bytes": plan.weight_bytes,
@@ -189,7 +194,12 @@ pub async fn run(global: &Global, args: &Args) -> Result {
     writeln!(out, "  cache       {} ({} context(s))", size("cache_bytes"), args.slots.max(1))?;
     writeln!(out, "  together    {}, activations come on top", size("total_bytes"))?;
     let offered = |key: &str| bytes(plan["offered"][key].as_u64().unwrap_or(0));
-    writeln!(out, "  offered     buffers of {}, bindings of {}", offered("max_buffer_bytes"), offered("max_binding_bytes"))?;
+    writeln!(
+        out,
+        "  offered     buffers of {}, bindings of {}",
+        offered("max_buffer_bytes"),
+        offered("max_binding_bytes")
+    )?;
     match plan["offered"]["memory_bytes"].as_u64() {
         Some(memory) => {
             let fits = plan["fits"].as_bool().unwrap_or(false);
@@ -218,7 +228,9 @@ mod tests {
         let mut profile = Profile::by_name("webgpu-baseline").unwrap();
         let tensor = TensorInfo::new("w", DType::F32, [100, 256]).unwrap();
         // Rows of 1 KiB.
-        for (limit, expected) in [(1 << 20, Some(1)), (100 << 10, Some(1)), (99 << 10, Some(2)), (1 << 10, Some(100)), (512, None)] {
+        for (limit, expected) in
+            [(1 << 20, Some(1)), (100 << 10, Some(1)), (99 << 10, Some(2)), (1 << 10, Some(100)), (512, None)]
+        {
             profile.limits.max_binding_bytes = limit;
             assert_eq!(parts(&tensor, &profile), expected, "{limit}");
         }

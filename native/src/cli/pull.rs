@@ -15,12 +15,14 @@ use super::common::{Global, bytes_bar, note, print_json};
 use super::failure::{Failure, Result};
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Files go to the hub's own cache (HF_HOME), where other programs find them too; a download that broke off goes on
+#[command(
+    after_help = "Files go to the hub's own cache (HF_HOME), where other programs find them too; a download that broke off goes on
 where it stopped. HF_ENDPOINT and HF_TOKEN are followed.
 
 Examples:
   anygpu pull TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF tinyllama-1.1b-chat-v1.0.Q4_0.gguf
-  anygpu pull owner/model model.gguf --revision v2 --to models/model.gguf")]
+  anygpu pull owner/model model.gguf --revision v2 --to models/model.gguf"
+)]
 pub struct Args {
     /// The repository: owner/name
     repo: String,
@@ -128,8 +130,7 @@ pub fn run(global: &Global, args: &Args) -> Result {
     }
     let bar = bytes_bar(size, "pulling");
     let verify = |path: &Path| -> Result<bool> {
-        let (length, found) =
-            digest(path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
+        let (length, found) = digest(path).map_err(|error| Failure::error(format!("{}: {error}", path.display())))?;
         Ok(length == size && stated.is_none_or(|stated| stated.eq_ignore_ascii_case(&found)))
     };
     let there = blob.exists() && verify(&blob)?;
@@ -137,7 +138,8 @@ pub fn run(global: &Global, args: &Args) -> Result {
         note("[the file in the cache is not what the hub states; pulling it anew]");
         std::fs::remove_file(&blob).map_err(|error| Failure::error(format!("{}: {error}", blob.display())))?;
     }
-    let cached = cache.repo(repo).get(&args.file).filter(|path| there && path.canonicalize().ok() == blob.canonicalize().ok());
+    let cached =
+        cache.repo(repo).get(&args.file).filter(|path| there && path.canonicalize().ok() == blob.canonicalize().ok());
     let mut attempt = 0;
     let path = loop {
         if let Some(path) = &cached {

@@ -11,11 +11,13 @@ use super::common::{Global, note, print_json};
 use super::failure::{Failure, Result};
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "The device is the adapter's, or a stored profile's where --profile names one; that needs no adapter.
+#[command(
+    after_help = "The device is the adapter's, or a stored profile's where --profile names one; that needs no adapter.
 
 Examples:
   anygpu shaders --list
-  anygpu shaders matvec --profile h100 --filter q4_0")]
+  anygpu shaders matvec --profile h100 --filter q4_0"
+)]
 pub struct Args {
     /// The kernel
     #[arg(required_unless_present = "list")]
