@@ -14,7 +14,7 @@
 use anygpu::format::gguf::Gguf;
 use anygpu::format::source::MappedFile;
 use anygpu::models::llama::Config;
-use anygpu::models::rope::Scaling;
+use anygpu::rope::Scaling;
 use anygpu::{Error, ErrorKind, Result};
 use anygpu_benches::baseline::Request;
 use anygpu_benches::report::{Row, suite_of};

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use anygpu::format::gguf::{Gguf, TensorInfo};
 use anygpu::format::metadata::Value as Meta;
-use anygpu::generate::MemoryPlan;
+use anygpu::generate::model::MemoryPlan;
 use anygpu::profile::Profile;
 use anygpu::{DType, layout};
 use serde_json::{Value, json};
