@@ -42,14 +42,16 @@ fn anygpu(arguments: &[&str]) -> Output {
     anygpu_with(arguments, "")
 }
 
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_anygpu"));
+    // Without it, Mesa's Wayland part complains on stderr.
+    command.args(arguments).env("XDG_RUNTIME_DIR", std::env::temp_dir());
+    command
+}
+
 fn anygpu_with(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_anygpu"))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     // A program that ends early has no use for the rest.
     let _ = stdin.write_all(input.as_bytes());
@@ -257,8 +259,7 @@ fn help_has_examples() {
 #[cfg(unix)]
 #[test]
 fn a_closed_pipe_is_no_error() {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_anygpu"))
-        .args(["shaders", "matmul", "--profile", "h100"])
+    let mut child = command(&["shaders", "matmul", "--profile", "h100"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -32,13 +32,15 @@ pub struct Args {
 
 /// Runs the command.
 pub async fn run(global: &Global, args: &Args) -> Result {
-    let profile = match (global.stored_profile()?, global.find_adapter().await) {
-        (Some(stored), _) => stored,
-        (None, Ok(adapter)) => adapter.profile().clone(),
-        (None, Err(_)) => {
-            note("[no adapter found; taking the profile webgpu-baseline]");
-            Profile::by_name("webgpu-baseline")?
-        }
+    let profile = match global.stored_profile()? {
+        Some(stored) => stored,
+        None => match global.find_adapter().await {
+            Ok(adapter) => adapter.profile().clone(),
+            Err(_) => {
+                note("[no adapter found; taking the profile webgpu-baseline]");
+                Profile::by_name("webgpu-baseline")?
+            }
+        },
     };
     // Kernel, then source, then the cases that have it.
     let mut kernels: BTreeMap<&'static str, Vec<(String, Vec<String>)>> = BTreeMap::new();
