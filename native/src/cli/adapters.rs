@@ -21,7 +21,10 @@ pub async fn run(global: &Global) -> Result {
     if global.json {
         let list: Vec<Value> = adapters
             .iter()
-            .map(|adapter| json!({ "driver": adapter.driver(), "is_cpu": adapter.is_cpu(), "profile": described(adapter) }))
+            .map(|adapter| {
+                let profile = described(adapter);
+                json!({ "driver": adapter.driver(), "is_cpu": adapter.is_cpu(), "profile": profile })
+            })
             .collect();
         print_json(&json!(list))?;
     } else {
@@ -68,7 +71,7 @@ pub async fn run(global: &Global) -> Result {
     }
     match adapters.is_empty() {
         true if wanted.is_empty() => Err(Failure::error(
-            "no GPU adapter found: expected a Vulkan, Metal or DirectX 12 driver (Debian: apt-get install mesa-vulkan-drivers)",
+            "no GPU adapter found: expected a Vulkan, Metal or DirectX 12 driver (Debian: mesa-vulkan-drivers)",
         )),
         true => Err(Failure::error(format!("adapter {wanted:?} not found; `anygpu adapters` lists those there are"))),
         false => Ok(()),

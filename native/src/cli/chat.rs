@@ -12,14 +12,13 @@ use super::failure::{Failure, Result};
 use super::writing::{WhenFull, WritingArgs, stop_tokens, write};
 
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "A line is a turn. /clear forgets the conversation, /quit or the end of input ends it; Ctrl-C stops an answer.
+#[command(after_help = "A line is a turn. /clear forgets the conversation, /quit or the end of input ends it;
+Ctrl-C stops an answer.
 
 Examples:
   anygpu chat
   anygpu chat -m llama-3.2-1b.gguf --system \"Answer in one sentence.\"
-  printf 'What is a slice?\\nAnd a Vec?\\n' | anygpu chat --json --temperature 0"
-)]
+  printf 'What is a slice?\\nAnd a Vec?\\n' | anygpu chat --json --temperature 0")]
 pub struct Args {
     /// Instructions ahead of the conversation
     #[arg(long, value_name = "TEXT")]
@@ -49,8 +48,8 @@ impl Conversation {
 
     /// Takes the next question and sets `ids` to all tokens up to the answer.
     ///
-    /// Where the template's text goes on from what is there, only what it adds is tokenized: an answer need not be how the
-    /// tokenizer would split it, and the cache holds it as it was written.
+    /// Where the template's text goes on from what is there, only what it adds is tokenized: an answer need not be
+    /// how the tokenizer would split it, and the cache holds it as it was written.
     fn ask(&mut self, question: &str, template: &ChatTemplate, tokenizer: &Tokenizer) -> anygpu::Result<()> {
         self.messages.push(Message::new(Role::User, question));
         let text = template.render(&self.messages, true)?;

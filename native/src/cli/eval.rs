@@ -12,15 +12,14 @@ use super::failure::{Failure, Result};
 use super::npy;
 
 #[derive(clap::Args, Debug)]
-#[command(
-    after_help = "The text is cut into windows, each computed on its own behind the token that starts a text; the figure is
+#[command(after_help = "The text is cut into windows, each computed on its own behind the token that starts a text;
+the figure is
 exp of the mean of -ln p over all tokens that have one before them in their window.
 
 Examples:
   anygpu eval held-out.txt
   anygpu eval -m model.gguf wiki.test.raw --context 2048 --json
-  anygpu eval -m model.gguf --tokens 1,5,9 --logits out.npy"
-)]
+  anygpu eval -m model.gguf --tokens 1,5,9 --logits out.npy")]
 pub struct Args {
     /// The text
     #[arg(required_unless_present = "tokens")]
