@@ -150,7 +150,9 @@ pub async fn run(global: &Global, args: &Args) -> Result {
         let tensors: Vec<Value> = gguf
             .tensors()
             .iter()
-            .map(|t| json!({ "name": t.name, "dtype": t.dtype.name(), "shape": t.shape, "offset": t.offset, "bytes": t.bytes }))
+            .map(|TensorInfo { name, dtype, shape, offset, bytes, .. }| {
+                json!({ "name": name, "dtype": dtype.name(), "shape": shape, "offset": offset, "bytes": bytes })
+            })
             .collect();
         return print_json(&json!({
             "file": args.file.label(),

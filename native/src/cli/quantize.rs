@@ -16,9 +16,9 @@ use super::common::{Global, Interruptible, bytes_bar, note, print_json};
 use super::failure::{Failure, Result};
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "Types: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k. Vectors, such as
-norms, become f32. A matrix
-whose rows are no whole blocks of a K-quant becomes q8_0, or f16 where that does not fit either.
+#[command(after_help = "Types: f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k.
+Vectors, such as norms, become f32. A matrix whose rows are no whole blocks of a K-quant becomes q8_0, or f16
+where that does not fit either.
 
 Example:
   anygpu quantize model-f16.gguf model-q4_k.gguf q4_k")]
