@@ -13,8 +13,7 @@ use super::npy;
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "The text is cut into windows, each computed on its own behind the token that starts a text;
-the figure is
-exp of the mean of -ln p over all tokens that have one before them in their window.
+the figure is exp of the mean of -ln p over all tokens that have one before them in their window.
 
 Examples:
   anygpu eval held-out.txt

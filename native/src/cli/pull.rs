@@ -16,8 +16,7 @@ use super::failure::{Failure, Result};
 
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Files go to the hub's own cache (HF_HOME), where other programs find them too; a download
-that broke off goes on
-where it stopped. HF_ENDPOINT and HF_TOKEN are followed.
+that broke off goes on where it stopped. HF_ENDPOINT and HF_TOKEN are followed.
 
 Examples:
   anygpu pull TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF tinyllama-1.1b-chat-v1.0.Q4_0.gguf
