@@ -1,5 +1,6 @@
 //! What the programs of this package share.
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod cpu;
 pub mod shipped;

@@ -1,3 +1,5 @@
-//! The command line.
+//! The command line: see `anygpu --help`.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    anygpu_native::cli::main()
+}
