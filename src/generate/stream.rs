@@ -60,6 +60,7 @@ impl Stream for TokenStream<'_> {
 
 impl TokenStream<'_> {
     /// The next token; `None` at the end.
+    #[expect(clippy::should_implement_trait, reason = "the name that every stream's next item goes by")]
     pub fn next(&mut self) -> BoxFuture<'_, Option<Result<u32>>> {
         Box::pin(futures_util::StreamExt::next(&mut self.inner))
     }

@@ -27,6 +27,9 @@ use crate::shader::Spec;
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
+/// Compiled shaders by what they were made from and how they use their bindings.
+type Pipelines = HashMap<(Spec, Vec<Access>), Arc<Pipeline>>;
+
 struct Inner {
     // Before the device, so that the poller has stopped when the device goes.
     #[cfg(not(target_arch = "wasm32"))]
@@ -38,7 +41,7 @@ struct Inner {
     fault: Arc<Mutex<Option<Error>>>,
     memory: Arc<MemoryTracker>,
     staging: Staging,
-    pipelines: Mutex<HashMap<(Spec, Vec<Access>), Arc<Pipeline>>>,
+    pipelines: Mutex<Pipelines>,
 }
 
 impl fmt::Debug for Context {

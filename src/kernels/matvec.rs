@@ -52,7 +52,7 @@ impl Matvec {
         // the loads of x are what they share; several columns share them already.
         let tile = if self.x.is_q8() || columns > 2 { 1 } else { 4 };
         match profile.fixed_subgroup() {
-            Some(lanes) if lanes >= 8 && lanes <= 64 => {
+            Some(lanes) if (8..=64).contains(&lanes) => {
                 Shape { workgroup: (4 * lanes).min(profile.limits.max_workgroup_invocations), lanes, tile, subgroups: true }
             }
             _ => Shape { workgroup: 64, lanes: 32, tile, subgroups: false },

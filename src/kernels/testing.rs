@@ -358,8 +358,7 @@ fn difference(compare: Compare, found: &[u8], expected: &[u8]) -> Result<f64, St
     for (i, (&a, &b)) in found_values.iter().zip(&expected_values).enumerate() {
         if b.is_finite() {
             let off = (f64::from(a) - f64::from(b)).abs();
-            // NaN is not within anything.
-            if !(off <= allowed) {
+            if off.is_nan() || off > allowed {
                 return Err(format!("element {i}: found {a}, expected {b} ± {allowed:.2e}"));
             }
             error += off * off;
