@@ -43,24 +43,24 @@ struct Arguments {
     /// Suites to run
     #[arg(long, value_delimiter = ',', default_values_t = SUITES.map(String::from))]
     suite: Vec<String>,
-    /// Prompt lengths of the prefill suite
-    #[arg(long, value_delimiter = ',', default_value = "128,512")]
+    /// Prompt lengths of the prefill suite [default: 128,512; 128 on a software adapter]
+    #[arg(long, value_delimiter = ',')]
     n_prompt: Vec<usize>,
-    /// Tokens to generate
-    #[arg(long, default_value_t = 128)]
-    n_gen: usize,
-    /// Tokens before the generation, in the decode suite
-    #[arg(long, value_delimiter = ',', default_value = "0,4096")]
+    /// Tokens to generate [default: 128; 16 on a software adapter]
+    #[arg(long)]
+    n_gen: Option<usize>,
+    /// Tokens before the generation, in the decode suite [default: 0,4096; 0,256 on a software adapter]
+    #[arg(long, value_delimiter = ',')]
     n_depth: Vec<usize>,
     /// Sequences side by side, in the batch suite
     #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
     batch: Vec<usize>,
-    /// Tokens before the generation of each, in the batch suite
-    #[arg(long, default_value_t = 512)]
-    batch_depth: usize,
-    /// Runs of each case, after one that warms up
-    #[arg(long, default_value_t = 5)]
-    repeats: usize,
+    /// Tokens before the generation of each, in the batch suite [default: 512; 16 on a software adapter]
+    #[arg(long)]
+    batch_depth: Option<usize>,
+    /// Runs of each case, after one that warms up [default: 5; 2 on a software adapter]
+    #[arg(long)]
+    repeats: Option<usize>,
     /// Leave answers unchecked
     #[arg(long)]
     no_check: bool,
@@ -118,14 +118,22 @@ async fn run(arguments: Arguments) -> Result<bool> {
         let stem = arguments.model.as_deref().and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
         stem.unwrap_or_else(|| model.name().to_owned())
     });
+    // A CPU that plays a GPU takes a hundred times as long: there the benchmark shows that all works.
+    let cpu = adapter.is_cpu();
+    let list = |given: &[usize], gpu: &[usize], software: &[usize]| match given {
+        [] if cpu => software.to_vec(),
+        [] => gpu.to_vec(),
+        given => given.to_vec(),
+    };
+    let number = |given: Option<usize>, gpu: usize, software: usize| given.unwrap_or(if cpu { software } else { gpu });
     let settings = Settings {
         suites: arguments.suite.clone(),
-        prompts: arguments.n_prompt.clone(),
-        n_gen: arguments.n_gen,
-        depths: arguments.n_depth.clone(),
+        prompts: list(&arguments.n_prompt, &[128, 512], &[128]),
+        n_gen: number(arguments.n_gen, 128, 16),
+        depths: list(&arguments.n_depth, &[0, 4096], &[0, 256]),
         batches: arguments.batch.clone(),
-        batch_depth: arguments.batch_depth,
-        repeats: arguments.repeats.max(1),
+        batch_depth: number(arguments.batch_depth, 512, 16),
+        repeats: number(arguments.repeats, 5, 2).max(1),
         check: !arguments.no_check,
         model: name.clone(),
     };
@@ -143,7 +151,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
             Some(file) => file.clone(),
             None => shipped::file()?,
         };
-        compare(&arguments, &model, &name, &file, &mut report)?;
+        compare(&arguments, &settings, &model, &file, &mut report)?;
     }
     if let Some(folder) = &arguments.output {
         for path in host::write(&report, folder)? {
@@ -187,12 +195,12 @@ async fn load(arguments: &Arguments, context: &Context) -> Result<Model> {
 }
 
 /// The same cases by the CPU and by the baselines.
-fn compare(arguments: &Arguments, model: &Model, name: &str, file: &Path, report: &mut Report) -> Result<()> {
-    let wants = |suite: &str| arguments.suite.iter().any(|s| s == suite);
+fn compare(arguments: &Arguments, settings: &Settings, model: &Model, file: &Path, report: &mut Report) -> Result<()> {
+    let wants = |suite: &str| settings.suites.iter().any(|s| s == suite);
     let room = model.config().context_length as u64;
     let base = Request {
         file: file.to_owned(),
-        model: name.to_owned(),
+        model: settings.model.clone(),
         dtype: model.dtype().name().to_owned(),
         synthetic: false,
         batch: 1,
@@ -200,21 +208,21 @@ fn compare(arguments: &Arguments, model: &Model, name: &str, file: &Path, report
     };
     let mut requests = Vec::new();
     if wants("prefill") {
-        requests.extend(arguments.n_prompt.iter().map(|&n| Request { n_prompt: n as u64, ..base.clone() }));
+        requests.extend(settings.prompts.iter().map(|&n| Request { n_prompt: n as u64, ..base.clone() }));
     }
-    let n_gen = arguments.n_gen as u64;
+    let n_gen = settings.n_gen as u64;
     if wants("decode") {
-        requests.extend(arguments.n_depth.iter().map(|&d| Request { n_gen, n_depth: d as u64, ..base.clone() }));
+        requests.extend(settings.depths.iter().map(|&d| Request { n_gen, n_depth: d as u64, ..base.clone() }));
     }
     if wants("batch") {
-        let n_depth = arguments.batch_depth as u64;
-        requests.extend(arguments.batch.iter().map(|&b| Request { batch: b as u64, n_gen, n_depth, ..base.clone() }));
+        let n_depth = settings.batch_depth as u64;
+        requests.extend(settings.batches.iter().map(|&b| Request { batch: b as u64, n_gen, n_depth, ..base.clone() }));
     }
     requests.retain(|request| request.n_prompt.max(request.n_depth + request.n_gen) <= room);
     if !arguments.no_cpu {
         for request in requests.iter().filter(|request| request.batch == 1) {
             eprintln!("  cpu: {} tokens of prompt, {} generated", request.n_prompt, request.n_gen);
-            report.rows.extend(cpu::rows(request, arguments.repeats.clamp(1, 3))?);
+            report.rows.extend(cpu::rows(request, settings.repeats.clamp(1, 3))?);
         }
     }
     for baseline in &arguments.baseline {

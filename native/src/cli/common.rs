@@ -20,7 +20,7 @@ pub struct Global {
     /// Part of the adapter's name; without it the fastest kind there is
     #[arg(long, global = true, value_name = "NAME")]
     pub adapter: Option<String>,
-    /// Clip the device to a stored profile: what another machine would do
+    /// Clip the device to a stored profile, or to that of a JSON file: what another machine would do
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
     /// Print JSON
@@ -29,9 +29,17 @@ pub struct Global {
 }
 
 impl Global {
-    /// The stored profile that is asked for.
+    /// The profile that is asked for: a stored one by name, or one of a JSON file in the form of the stored ones.
     pub fn stored_profile(&self) -> Result<Option<Profile>> {
-        Ok(self.profile.as_deref().map(Profile::by_name).transpose()?)
+        let Some(name) = self.profile.as_deref() else { return Ok(None) };
+        if !name.ends_with(".json") {
+            return Ok(Some(Profile::by_name(name)?));
+        }
+        let named = |e: &dyn std::fmt::Display| anygpu::Error::format(format!("profile {name}: {e}"));
+        let text = std::fs::read_to_string(name).map_err(|e| anygpu::Error::from(e).context(name))?;
+        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| named(&e))?;
+        let profile = value.get("profile").unwrap_or(&value).clone();
+        Ok(Some(serde_json::from_value(profile).map_err(|e| named(&e))?))
     }
 
     /// The adapter that is asked for.
