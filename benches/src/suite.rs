@@ -112,9 +112,16 @@ impl<'a> Suites<'a> {
             self.context().finish().await?;
         }
         self.context().memory().reset_peak();
+        // What was loaded computes what it should.
+        let loaded = {
+            let tokens = self.tokens(64.min(self.model.config().context_length), 0);
+            let mut session = self.session(tokens.len(), 1, false)?;
+            self.check(&mut session, &tokens, 0).await?
+        };
+        self.start_peak();
         if self.wants("load") {
-            let bytes = self.model.weight_bytes();
-            let row = Row { load_ms, bytes: Some(bytes), name: Some("load".into()), ..self.row("load") };
+            let bytes = Some(self.model.weight_bytes());
+            let row = Row { load_ms, bytes, name: Some("load".into()), check: loaded.clone(), ..self.row("load") };
             self.push(row);
         }
         if self.wants("kernels") {
@@ -141,6 +148,7 @@ impl<'a> Suites<'a> {
                 name: Some("peak of the run".into()),
                 peak_memory_bytes: Some(peak),
                 bytes: Some(self.model.weight_bytes()),
+                check: loaded,
                 ..self.row("memory")
             };
             self.push(row);
@@ -200,10 +208,16 @@ impl<'a> Suites<'a> {
             self.settings.prompts.iter().copied().max().unwrap_or(512).min(self.model.config().context_length);
         let mut session = self.session(longest, 1, false)?;
         let n_prompt = longest.min(512);
+        let tokens = self.tokens(n_prompt.min(longest - 1), 0);
+        let checks = [
+            self.check(&mut session, &tokens, 8.min(tokens.len() - 1)).await?,
+            self.check(&mut session, &tokens, 0).await?,
+        ];
         session.extend(0, &self.tokens(n_prompt.min(longest - 1), 0), &Sampling::default()).await?;
         session.finish().await?;
         let prefill = Phase::Prefill { rows: n_prompt.next_power_of_two().min(512), outputs: 1, sample: true };
-        for (phase, rows, n_prompt) in [(Phase::Decode { sample: true }, 1, 0), (prefill, n_prompt, n_prompt)] {
+        let phases = [(Phase::Decode { sample: true }, 1, 0), (prefill, n_prompt, n_prompt)];
+        for ((phase, rows, n_prompt), check) in phases.into_iter().zip(checks) {
             let plan = session.prepare(phase)?;
             let work = plan.work();
             plan.time_steps(n_prompt).await?;
@@ -235,6 +249,8 @@ impl<'a> Suites<'a> {
                     bandwidth_share: if reads_all { share(bytes, self.copy_rate) } else { None },
                     matrix_share: if operations > 0 { share(operations, self.matrix_rate) } else { None },
                     p50_ms: Some(ms),
+                    // The plan that the kernel is a part of.
+                    check: check.clone(),
                     ..self.row("kernels").case(1, n_prompt as u64, u64::from(rows == 1), 0)
                 };
                 self.push(row);

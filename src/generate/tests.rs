@@ -153,6 +153,24 @@ fn ahead_of_read_back_or_not_is_the_same() {
 }
 
 #[test]
+fn replays_are_what_fresh_recordings_are() {
+    let file = tiny_gguf(&TinySpec::default()).unwrap();
+    let model = load(&context(|_| {}), &file);
+    let mut replayed = session(&model, SessionOptions::default());
+    for turn in 0..3 {
+        let tokens: Vec<u32> = PROMPT.iter().map(|token| token + turn).collect();
+        replayed.clear(0);
+        let mut fresh = session(&model, SessionOptions::default());
+        let (found, expected) = (wait(replayed.forward(0, &tokens)), wait(fresh.forward(0, &tokens)));
+        assert_eq!(found, expected, "turn {turn}");
+        for token in [1, 2, 3] {
+            let (found, expected) = (wait(replayed.forward(0, &[token])), wait(fresh.forward(0, &[token])));
+            assert_eq!(found, expected, "turn {turn}, token {token}");
+        }
+    }
+}
+
+#[test]
 fn host_choice_equals_the_resident_loop() {
     let file = tiny_gguf(&TinySpec::default()).unwrap();
     let model = load(&context(|_| {}), &file);

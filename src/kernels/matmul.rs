@@ -1,5 +1,5 @@
 //! `y[m, y_offset + n] (+)= Σ_k x[m, k] · w[n, k]` for many rows: prefill, and decode of more sequences than
-//! [`matvec`](super::matvec) takes.
+//! `matvec` takes.
 //!
 //! A workgroup computes a tile of the result. Tiles of `x` and of the dequantised `w` go through workgroup memory, as f32,
 //! as f16, or as f16 for cooperative matrices. Sums are f32 everywhere.

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anygpu::format::source::{ByteSource, MappedFile};
-use anygpu::generate::Model;
+use anygpu::generate::{Model, SessionOptions};
 use anygpu::gpu::{Adapter, AdapterOptions, Context};
+use anygpu::kernels::testing::nmse;
 use anygpu::profile::Profile;
 use anygpu::{DType, Error, Result};
 use anygpu_benches::baseline::{Baseline, Request};
 use anygpu_benches::report::{Report, Row};
-use anygpu_benches::suite::{SUITES, Settings, Suites};
+use anygpu_benches::suite::{CHECK_NMSE, SUITES, Settings, Suites};
 use anygpu_benches::{host, text};
 use anygpu_native::{cpu, shipped};
 use clap::Parser;
@@ -194,6 +195,25 @@ async fn load(arguments: &Arguments, context: &Context) -> Result<Model> {
     Model::load(context, source, |_| {}).await
 }
 
+/// `ok`, or how far the CPU runtime's logits are from the plain path's; `None` where it does not take the file.
+fn cpu_check(arguments: &Arguments, model: &Model, file: &Path) -> Result<Option<String>> {
+    if arguments.no_check {
+        return Ok(None);
+    }
+    let vocabulary = model.config().vocab_size;
+    let tokens: Vec<u32> = (0..32).map(|i| ((i * 7919) % (vocabulary - 1) + 1) as u32).collect();
+    let found = match cpu::Candle::load(file).and_then(|mut candle| candle.logits(&tokens)) {
+        Ok(logits) => logits,
+        Err(error) if error.kind() == anygpu::ErrorKind::Unsupported => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut plain = model.session(SessionOptions { context_length: 64, plain: true, ..Default::default() })?;
+    let expected = pollster::block_on(plain.forward(0, &tokens))?;
+    let error = nmse(&found, &expected);
+    // candle, too, rounds activations to bytes where weights are quantised.
+    Ok(Some(if error <= CHECK_NMSE { "ok".to_owned() } else { format!("logits NMSE {error:.1e}") }))
+}
+
 /// The same cases by the CPU and by the baselines.
 fn compare(arguments: &Arguments, settings: &Settings, model: &Model, file: &Path, report: &mut Report) -> Result<()> {
     let wants = |suite: &str| settings.suites.iter().any(|s| s == suite);
@@ -219,10 +239,14 @@ fn compare(arguments: &Arguments, settings: &Settings, model: &Model, file: &Pat
         requests.extend(settings.batches.iter().map(|&b| Request { batch: b as u64, n_gen, n_depth, ..base.clone() }));
     }
     requests.retain(|request| request.n_prompt.max(request.n_depth + request.n_gen) <= room);
-    if !arguments.no_cpu {
+    if !arguments.no_cpu && !requests.is_empty() {
+        let agrees = cpu_check(arguments, model, file)?;
         for request in requests.iter().filter(|request| request.batch == 1) {
             eprintln!("  cpu: {} tokens of prompt, {} generated", request.n_prompt, request.n_gen);
-            report.rows.extend(cpu::rows(request, settings.repeats.clamp(1, 3))?);
+            for mut row in cpu::rows(request, settings.repeats.clamp(1, 3))? {
+                row.check = row.check.or_else(|| agrees.clone());
+                report.rows.push(row);
+            }
         }
     }
     for baseline in &arguments.baseline {

@@ -1,5 +1,5 @@
 //! The model in plain Rust on the CPU: what plans are held against. It shares no code with them but the configuration
-//! and the dequantisation, computes in f64, and is written to be read: [`Weights`], [`State`] and one
+//! and the dequantisation, computes in f64, and is written to be read: `Weights`, `State` and one
 //! [`Reference::forward`].
 
 use half::f16;
