@@ -7,9 +7,23 @@
 //!    [`Spec`](crate::shader::Spec) renders, never from text substitution.
 //! 2. `src/kernels/NAME.rs`, in this order: the formula; the struct of arguments with their shapes; `impl Kernel`; tests.
 //! 3. The word `NAME` in `kernels!` below. Its [`Case`]s then run in `anygpu check` and in the tests, on every profile.
+//!
+//! ```
+//! // Every kernel against its reference on this machine's adapter, or one of them:
+//! # pollster::block_on(async {
+//! use anygpu::gpu::{Adapter, Context};
+//!
+//! let context = Context::open(&Adapter::request(&Default::default()).await?, None).await?;
+//! for case in anygpu::kernels::copy::cases() {
+//!     let outcome = case.run(&context, None).await?;
+//!     assert_eq!(outcome.failure, None, "{}", outcome.name);
+//! }
+//! # Ok::<(), anygpu::Error>(()) }).unwrap();
+//! ```
 
 pub mod attention;
 pub mod cache;
+
 pub mod host;
 pub mod kernel;
 pub mod q8;

@@ -19,6 +19,17 @@
 //! 32-bit word g gives four neighbouring elements by one mask: *group* g (elements 4g + b, byte b) below and group g + 4
 //! (elements 16 + 4g + b) above. Bit g of byte b of the fifth bits belongs to group g, byte b; the pair of bits 2f of
 //! byte b of upper word h belongs to group 4h + f, byte b.
+//!
+//! ```
+//! use anygpu::{DType, layout};
+//!
+//! let mut blocks = Vec::new();
+//! anygpu::quant::quantize(DType::Q4_0, &[0.5; 64], &mut blocks)?;
+//! let mut packed = vec![0; layout::row_bytes(DType::Q4_0, 64)];
+//! layout::pack_row(DType::Q4_0, &blocks, &mut packed)?;
+//! assert_eq!(layout::unpack_row(DType::Q4_0, 64, &packed)?, blocks);
+//! # Ok::<(), anygpu::Error>(())
+//! ```
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};

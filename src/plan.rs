@@ -1,5 +1,27 @@
 //! [`Plan`]: dispatches written once, replayed for every token. Pipelines, bind groups and parameters are ready, so a
 //! replay only encodes them into one compute pass.
+//!
+//! ```
+//! # pollster::block_on(async {
+//! use anygpu::gpu::{Adapter, Context};
+//! use anygpu::kernels::copy::Copy;
+//! use anygpu::plan::Builder;
+//! use anygpu::tensor::{Storage, Tensor};
+//! use anygpu::DType;
+//!
+//! let context = Context::open(&Adapter::request(&Default::default()).await?, None).await?;
+//! let input = context.buffer_from("input", bytemuck::cast_slice(&[1.0f32, 2.0, 3.0, 4.0]))?;
+//! let x = Tensor::new(Storage::Buffer(input), 0, DType::F32, [4]);
+//!
+//! let mut builder = Builder::new(&context);
+//! let y = builder.activation(DType::F32, [4]);
+//! builder.step("example", Copy { x, y: y.clone() })?;
+//! builder.keep(&y);
+//! let plan = builder.finish()?;
+//! plan.replay(0);
+//! assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&plan.read(&y).await?), [1.0, 2.0, 3.0, 4.0]);
+//! # Ok::<(), anygpu::Error>(()) }).unwrap();
+//! ```
 
 pub mod builder;
 pub mod memory;

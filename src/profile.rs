@@ -3,6 +3,15 @@
 //! The choice of a kernel's variant reads a [`Profile`] and nothing else, so it is tested without a GPU, with the
 //! stored profiles of `src/profiles/*.json`. A device can be opened clipped to a profile ([`Profile::clip`]), so that
 //! the path that another machine takes runs on this one.
+//!
+//! ```
+//! use anygpu::profile::Profile;
+//!
+//! let phone = Profile::by_name("h100")?.clip(&Profile::by_name("webgpu-baseline")?);
+//! assert!(!phone.features.f16 && phone.cooperative_matrices.is_empty());
+//! assert_eq!(phone.limits.max_binding_bytes, 128 << 20);
+//! # Ok::<(), anygpu::Error>(())
+//! ```
 
 use serde::{Deserialize, Serialize};
 

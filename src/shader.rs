@@ -2,6 +2,14 @@
 //!
 //! [`library`] holds the files of `shaders/`; a [`Spec`] says how a kernel is specialised and renders its source, with
 //! `preprocess` following imports and conditions.
+//!
+//! ```
+//! use anygpu::shader::{Spec, Target};
+//!
+//! let source = Spec::new("copy", Target::Native).constant("WORKGROUP", 64u32).render()?;
+//! assert!(source.contains("const WORKGROUP") && source.contains("fn main("));
+//! # Ok::<(), anygpu::Error>(())
+//! ```
 
 pub mod library;
 mod preprocess;

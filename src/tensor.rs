@@ -1,4 +1,14 @@
 //! [`Tensor`]: a range of a buffer with a shape and an element format. No arithmetic: that is what kernels are for.
+//!
+//! ```
+//! use anygpu::tensor::{Storage, Tensor};
+//! use anygpu::DType;
+//!
+//! let rows = Tensor::new(Storage::Activation(0), 0, DType::F32, [8, 64]);
+//! let tail = rows.slice(6, 2).unwrap();
+//! assert_eq!((tail.shape(), tail.offset(), tail.bytes()), (&[2, 64][..], 6 * 256, 2 * 256));
+//! assert!(rows.slice(7, 2).is_none());
+//! ```
 
 use crate::dtype::DType;
 use crate::gpu::Buffer;
