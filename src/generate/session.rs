@@ -225,7 +225,7 @@ impl Session {
     /// `Shape` where there is no token, one is out of range, or the context is full.
     pub async fn forward(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(slot, tokens)?;
-        let Some((last, _)) = tokens.len().checked_sub(1).map(|n| (n / self.chunk * self.chunk, n)) else {
+        let Some(last) = tokens.len().checked_sub(1).map(|n| n / self.chunk * self.chunk) else {
             return Err(Error::shape("forward: found no token, expected at least one"));
         };
         let (before, tail) = tokens.split_at(last);
@@ -281,7 +281,7 @@ impl Session {
     }
 
     /// Keeps what a slot's cache shares with `tokens` and computes the rest, in chunks; the token that follows is chosen
-    /// on the GPU and left there for [`Self::step`]. Returns where the state can be read.
+    /// on the GPU and left there for [`Self::step`].
     ///
     /// # Errors
     /// `Shape` where there is no token, one is out of range, or the context is full.
@@ -308,8 +308,11 @@ impl Session {
     /// Submits one decode step of all active slots; the newest position of any is `longest`.
     ///
     /// # Errors
-    /// `OutOfMemory` or `Adapter` where the plan cannot be built.
+    /// `Shape` where `longest` is past the context; `OutOfMemory` or `Adapter` where the plan cannot be built.
     pub fn step(&mut self, longest: usize) -> Result<()> {
+        if longest >= self.context_length() {
+            return Err(full(longest + 1, self.context_length()));
+        }
         let phase = Phase::Decode { sample: true };
         self.plan(phase)?;
         let context = self.model.context();

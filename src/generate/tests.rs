@@ -257,6 +257,7 @@ fn bad_input_is_an_error() {
     assert_eq!(wait(session.forward(1, &[0])).unwrap_err().kind(), ErrorKind::Shape);
     assert_eq!(wait(session.forward(0, &[])).unwrap_err().kind(), ErrorKind::Shape);
     assert_eq!(wait(session.forward(0, &[0; 300])).unwrap_err().kind(), ErrorKind::Shape);
+    assert_eq!(session.step(256).unwrap_err().kind(), ErrorKind::Shape);
     let hot = Sampling { temperature: f32::NAN, ..Default::default() };
     assert!(wait(session.extend(0, &[1], &hot)).is_err());
 }

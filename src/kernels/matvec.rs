@@ -48,8 +48,8 @@ struct Shape {
 impl Matvec {
     fn shape(&self, profile: &Profile) -> Shape {
         let (columns, _) = self.x.dims();
-        // Measured on an H100 (see benches/notes.md): one row a subgroup with integer dots, four with floats, where
-        // the loads of x are what they share; several columns share them already.
+        // One row a subgroup with integer dots, four with floats, where the loads of x are what they share; several
+        // columns share them already.
         let tile = if self.x.is_q8() || columns > 2 { 1 } else { 4 };
         match profile.fixed_subgroup() {
             Some(lanes) if (8..=64).contains(&lanes) => {

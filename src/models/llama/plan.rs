@@ -277,10 +277,10 @@ impl Llama {
         // Only the rows asked for go through the largest matrix.
         let (chosen, out_rows) = if prefill {
             let out_rows = upload_words(context, "out_rows", &vec![0; outputs], [outputs, 1])?;
-            let padded = Activations::F32(builder.activation(DType::F32, [outputs, d]));
-            let Activations::F32(chosen) = &padded else { return Err(Error::shape("unreachable activation")) };
-            builder.step("output_rows", Gather { x: &x, ids: &out_rows, y: chosen }.kernel())?;
-            (chosen.clone(), Some(out_rows))
+            let chosen = builder.activation(DType::F32, [outputs, d]);
+            // Rows of an activation by number are a lookup in a table of f32.
+            builder.step("output_rows", Embed { w: x, first: 0, ids: out_rows.clone(), y: chosen.clone() })?;
+            (chosen, Some(out_rows))
         } else {
             (x, None)
         };
@@ -349,19 +349,6 @@ impl Llama {
         let y = input(builder, m, width, layer.attn_output.iter().map(|(_, matrix)| matrix));
         builder.step(label("attention"), AttentionMerge { partial, rows: rows.clone(), y: y.clone() })?;
         Ok(y)
-    }
-}
-
-/// Rows of an activation by number: an embedding lookup in a table of f32.
-struct Gather<'a> {
-    x: &'a Tensor,
-    ids: &'a Tensor,
-    y: &'a Tensor,
-}
-
-impl Gather<'_> {
-    fn kernel(&self) -> Embed {
-        Embed { w: self.x.clone(), first: 0, ids: self.ids.clone(), y: self.y.clone() }
     }
 }
 
