@@ -179,6 +179,7 @@ impl<'a> Suites<'a> {
         // Random factors: products of zeros can run faster than real ones.
         builder.step("w", anygpu::kernels::synthetic::Synthetic { w: w.clone(), seed: 1 })?;
         builder.step("x", anygpu::kernels::synthetic::Synthetic { w: x.clone(), seed: 2 })?;
+        let x = anygpu::kernels::q8::Activations::F32(x);
         builder.step("product", Matmul { w, x, y, y_offset: 0, accumulate: false })?;
         let plan = builder.finish()?;
         plan.time_steps(0).await?;
@@ -217,7 +218,7 @@ impl<'a> Suites<'a> {
         session.extend(0, &self.tokens(n_prompt.min(longest - 1), 0), &Sampling::default()).await?;
         session.finish().await?;
         let prefill = Phase::Prefill { rows: n_prompt.next_power_of_two().min(512), outputs: 1, sample: true };
-        let phases = [(Phase::Decode { sample: true }, 1, 0), (prefill, n_prompt, n_prompt)];
+        let phases = [(Phase::decode(n_prompt), 1, 0), (prefill, n_prompt, n_prompt)];
         for ((phase, rows, n_prompt), check) in phases.into_iter().zip(checks) {
             let plan = session.prepare(phase)?;
             let work = plan.work();
