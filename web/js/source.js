@@ -418,13 +418,24 @@ class UrlSource {
     return out;
   }
 
-  /** All that was wanted has been read: checks the hash and completes the cached file. */
+  /** All that was wanted has been read: checks the hash, completes the cached file and lets go of memory. */
   async settle() {
-    if (this.#whole || (!this.#store && !this.#hash)) return;
+    if (this.#whole) return;
+    if (this.#store || this.#hash) await this.#complete();
+    for (const segment of this.#segments) {
+      segment.bytes = null;
+      if (segment.state === "held") segment.state = "missing";
+    }
+    this.#touched = [];
+  }
+
+  async #complete() {
     const scratch = new Uint8Array(SEGMENT);
     for (let index = 0; index < this.#segments.length; index += 1) {
-      const known = this.#hash && index >= this.#hashed;
-      if (!known && this.#segments[index].state === "stored") continue;
+      // A cache that fell away on the way wants nothing more.
+      if (!this.#store && !this.#hash) break;
+      const unhashed = this.#hash && index >= this.#hashed;
+      if (!unhashed && this.#segments[index].state === "stored") continue;
       const into = scratch.subarray(0, this.#length(index));
       await this.#copy(index, 0, into);
       if (this.#hash && index >= this.#hashed) {
@@ -445,7 +456,6 @@ class UrlSource {
     if (!this.#store) return;
     try {
       this.#whole = new BlobSource(await this.#store.finish(this.#spec.sha256), true);
-      for (const segment of this.#segments) segment.bytes = null;
     } catch (error) {
       this.#options.tell({ type: "cache-failed", message: error.message });
     }
