@@ -1,4 +1,4 @@
-//! Set-up and checks: `cargo xtask bench | test | checks | ci`.
+//! Set-up, builds and checks: `cargo xtask bench | test | web | serve | checks | ci`.
 //!
 //! ```text
 //! bench, test -> driver (is there an adapter? else install one) -> cargo
@@ -9,6 +9,8 @@ mod checks;
 mod driver;
 mod install;
 mod run;
+mod serve;
+mod web;
 
 use run::{Step, cargo};
 use std::process::ExitCode;
@@ -20,6 +22,8 @@ usage: cargo xtask COMMAND [ARGUMENTS]
 
   bench [ARGUMENTS]   run the benchmark (arguments: cargo xtask bench --help)
   test [ARGUMENTS]    format, lints, all tests, documentation; with arguments only `cargo test --workspace ARGUMENTS`
+  web [--quick]       build the npm package and the page into web/dist (more: cargo xtask web --help)
+  serve [FOLDER]      serve web/dist with the headers that it needs (more: cargo xtask serve --help)
   checks              what the repository may not hold, and what the library may not depend on
   ci                  test, then checks
 
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
     let done = match command {
         "bench" => bench(rest),
         "test" => test(rest),
+        "web" => web::run(rest),
+        "serve" => serve::run(rest, web::dist()),
         "checks" => checks::all(),
         // Both run, so that one push tells everything that is wrong.
         "ci" => test(&[]).and(checks::all()),
