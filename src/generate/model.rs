@@ -7,7 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::format::Metadata;
 use crate::format::gguf::Gguf;
-use crate::format::source::ByteSource;
+use crate::format::source::{ByteSource, MaybeSend};
 use crate::gpu::Context;
 use crate::models::llama::Config;
 use crate::models::llama::plan::{Llama, memory_bytes};
@@ -93,7 +93,7 @@ impl Model {
     pub async fn load(
         context: &Context,
         source: Arc<dyn ByteSource>,
-        mut progress: impl FnMut(LoadProgress) + Send,
+        mut progress: impl FnMut(LoadProgress) + MaybeSend,
     ) -> Result<Self> {
         let gguf = Arc::new(Gguf::open(source).await?);
         let config = config_of(&gguf)?;
