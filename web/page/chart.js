@@ -8,10 +8,10 @@ const NARROW = 480;
 /**
  * @param {{ title: string, unit: string, bars: { label: string, value: number, words: string, bad?: boolean }[] }} figure
  * @param {number} width in CSS pixels
+ * @param {number} longest letters of the longest label in all charts that stand together, so that their bars begin alike
  */
-export function bars({ title, unit, bars: all }, width) {
+export function bars({ title, unit, bars: all }, width, longest) {
   const narrow = width < NARROW;
-  const longest = Math.max(...all.map((bar) => bar.label.length));
   // About 7 px a letter; on a phone a label stands above its bar.
   const left = narrow ? 0 : Math.min(longest * 7 + 12, width * 0.45);
   const right = Math.max(...all.map((bar) => bar.words.length)) * 7.5 + 10;
@@ -50,12 +50,13 @@ export function figures(parent) {
   let width = 0;
   const draw = () => {
     if (width < 1) return;
+    const longest = Math.max(...shown.flatMap((figure) => figure.bars.map((bar) => bar.label.length)));
     parent.replaceChildren(
       ...shown.map((figure) => {
         const element = document.createElement("figure");
         const caption = document.createElement("figcaption");
         caption.textContent = `${figure.title}, ${figure.unit}`;
-        element.append(caption, bars(figure, width));
+        element.append(caption, bars(figure, width, longest));
         return element;
       }),
     );

@@ -100,9 +100,9 @@ export class CheckView {
           "tr",
           { class: row.failure ? "failed" : null },
           h("th", { scope: "row" }, row.name),
-          h("td", { class: row.failure ? "bad" : "good" }, row.failure ? `fail: ${row.failure}` : "pass"),
           h("td", { class: "n" }, nmse(row.nmse)),
           h("td", { class: "n" }, significant(row.ms)),
+          h("td", { class: row.failure ? "bad" : "good" }, row.failure ? `fail: ${row.failure}` : "pass"),
         ),
       ),
     );

@@ -89,6 +89,8 @@ function welcome() {
   } else {
     region.replaceChildren();
   }
+  // A problem's own words stand where the introduction would push them out of sight.
+  byId("welcome-text").hidden = Boolean(missing || state === "failed");
   byId("welcome-text").textContent =
     opened?.shipped && (state === "ready" || state === "loading")
       ? "A model of 6 million parameters that has read the Rust documentation comes with this page. It answers short questions about Rust, often wrongly. Nothing that you write leaves your machine. Drop a GGUF file anywhere here to run your own."

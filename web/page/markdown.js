@@ -154,32 +154,42 @@ function list(block) {
   return root;
 }
 
+/**
+ * Where text must be parsed again when more of it comes: the last block of its complete lines. What an incomplete line is
+ * going to be, an item of the list above it or a paragraph of its own, is not known yet.
+ */
+export function stable(text) {
+  return parse(text.slice(0, text.lastIndexOf("\n") + 1)).at(-1)?.start ?? 0;
+}
+
 /** Text that grows, shown in `parent`: blocks that are complete are never touched again. */
 export class Stream {
+  #parent;
+  #text = "";
+  /** Where the blocks begin that may still change, and their elements. */
+  #start = 0;
+  #open = [];
+
   constructor(parent) {
-    this.parent = parent;
-    this.text = "";
-    /** Where the last block begins, and its element. */
-    this.start = 0;
-    this.last = null;
+    this.#parent = parent;
   }
 
   /** Shows `text`, of which what was shown before is the beginning. */
   update(text) {
-    if (text === this.text) return;
-    this.text = text;
-    const blocks = parse(text.slice(this.start));
-    if (blocks.length === 0) return;
-    const [first] = blocks;
-    if (blocks.length === 1 && first.kind === "code" && this.last?.localName === "pre") {
+    if (text === this.#text) return;
+    this.#text = text;
+    const rest = text.slice(this.#start);
+    const blocks = parse(rest);
+    if (blocks.length === 1 && blocks[0].kind === "code" && this.#open.length === 1 && this.#open[0].localName === "pre") {
       // In place, so that a selection in a long listing outlives the next token.
-      this.last.firstChild.textContent = first.text;
+      this.#open[0].firstChild.textContent = blocks[0].text;
       return;
     }
     const elements = blocks.map(element);
-    if (this.last) this.last.replaceWith(...elements);
-    else this.parent.append(...elements);
-    this.last = elements.at(-1);
-    this.start += blocks.at(-1).start;
+    for (const old of this.#open) old.remove();
+    this.#parent.append(...elements);
+    const at = stable(rest);
+    this.#open = elements.filter((_, i) => blocks[i].start >= at);
+    this.#start += at;
   }
 }

@@ -167,7 +167,7 @@ export class ModelView {
           { class: "card", "aria-label": "Loaded model" },
           h("h3", {}, model.name ?? opened.label),
           facts([
-            ["From", opened.label],
+            ["From", opened.shipped ? "this page" : opened.label],
             ...modelFacts(model).slice(1),
             ["Context", opened.contextLength && `${number(opened.contextLength)} tokens`],
             ["GPU memory", memory],

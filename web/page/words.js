@@ -90,7 +90,7 @@ export function ending(finish) {
 export function browser(agent = navigator.userAgent) {
   if (/\bEdg(A|iOS)?\//.test(agent)) return "edge";
   if (/\b(Firefox|FxiOS)\//.test(agent)) return "firefox";
-  if (/\b(Chrome|Chromium|CriOS)\//.test(agent)) return "chrome";
+  if (/(Chrome|Chromium|CriOS)\//.test(agent)) return "chrome";
   if (/\bSafari\//.test(agent)) return "safari";
   return "other";
 }

@@ -117,7 +117,8 @@ export class Engine {
 
   generate(messages, options) {
     const d = set();
-    calls.push({ call: "generate", messages: structuredClone(messages), options: { ...options, signal: undefined } });
+    const { signal: _, ...plain } = options;
+    calls.push({ call: "generate", messages: structuredClone(messages), options: plain });
     let settle;
     const metrics = new Promise((resolve, reject) => (settle = { resolve, reject }));
     metrics.catch(() => {});
