@@ -1,6 +1,7 @@
 // A check's result as Markdown for a driver's or a browser's bug tracker.
 
 import { error as nmse } from "./figures.js";
+import { features as words } from "./words.js";
 
 /** Rows beyond this say no more about a driver than those before. */
 const SHOWN = 60;
@@ -14,15 +15,13 @@ const cell = (text) => String(text).replaceAll("|", "\\|").replace(/\s+/g, " ");
  */
 export function bugReport({ adapter, rows, profile, complete, agent, version }) {
   const failed = rows.filter((row) => row.failure);
-  const features = Array.isArray(adapter.features)
-    ? adapter.features
-    : Object.keys(adapter.features ?? {}).filter((name) => adapter.features[name]);
+  const features = words(adapter);
   const limits = Object.entries(adapter.limits ?? {}).map(([name, value]) => `${name} ${Array.isArray(value) ? value.join("×") : value}`);
   const subgroup = adapter.subgroup ? `${adapter.subgroup.min} to ${adapter.subgroup.max} lanes` : null;
   const lines = [
     "### anygpu check: WebGPU compute kernels against CPU references",
     "",
-    `- Adapter: ${code(adapter.name ?? "unknown")}${adapter.driver ? `, ${code(adapter.driver)}` : ""}`,
+    `- Adapter: ${code(adapter.name ?? "unknown")}${adapter.isCpu ? ", a processor that stands in for a GPU" : ""}`,
     `- Browser: ${agent}`,
     `- Features: ${features.length > 0 ? features.join(", ") : "none"}`,
     subgroup && `- Subgroups: ${subgroup}`,

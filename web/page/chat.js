@@ -224,15 +224,18 @@ export class Chat {
       m && `first token ${duration(m.firstTokenMs)}`,
       m && `prompt ${m.promptTokens}${m.prefilledTokens < m.promptTokens ? `, ${m.prefilledTokens} new` : ""}`,
       options.temperature > 0 && `seed ${options.seed}`,
-      ending(reply.abort.signal.aborted ? "cancelled" : m?.finish),
+      m?.forgottenMessages > 0 && `${m.forgottenMessages} earlier messages left out`,
+      m?.rebuilt > 0 && "GPU rebuilt",
+      ending(m?.finish),
     ];
     reply.close(words);
-    this.speaker.finish(reply.abort.signal.aborted ? "Stopped." : "End of the reply.");
+    this.speaker.finish(m?.finish === "cancelled" ? "Stopped." : "End of the reply.");
   }
 
   #broke(reply, error) {
     if (reply.abort.signal.aborted || error?.name === "Cancelled") {
-      reply.close(["stopped"]);
+      const rate = reply.rate();
+      reply.close([rate && `about ${significant(rate)} tok/s`, reply.firstAt && `first token ${duration(reply.firstAt - reply.started)}`, "stopped"]);
       this.speaker.finish("Stopped.");
       return;
     }

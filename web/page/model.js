@@ -5,15 +5,9 @@ import { byId, facts, h } from "./dom.js";
 import { bytes, parameters, significant } from "./figures.js";
 import { button, loading, missingGpu, notify, problem } from "./parts.js";
 import { anygpu } from "./session.js";
-import { explain } from "./words.js";
+import { explain, features } from "./words.js";
 
 const number = (value) => (Number.isFinite(value) ? value.toLocaleString("en") : null);
-
-/** Names of features, whether the engine gives a list or what is on. */
-export function features(adapter) {
-  const all = adapter?.features ?? [];
-  return Array.isArray(all) ? all : Object.keys(all).filter((name) => all[name]);
-}
 
 function modelFacts(model) {
   return [
@@ -69,7 +63,7 @@ export class ModelView {
     region.replaceChildren(h("div", { class: "card" }, h("h3", {}, label), h("p", { class: "progress-words", role: "status" }, "Reading the header")));
     try {
       const { Engine } = await anygpu;
-      const plan = await Engine.plan(source, { contextLength: contextLength ?? undefined });
+      const plan = await Engine.plan(source, { contextLength });
       if (this.#plan !== turn) return;
       const card = this.#planCard({ source, label, contextLength, plan, close });
       region.replaceChildren(card);
@@ -84,54 +78,51 @@ export class ModelView {
   }
 
   #planCard({ source, label, contextLength, plan, close }) {
-    const { model = {}, weightBytes, cacheBytes, totalBytes, fits, adapter } = plan;
-    const memory = plan.memoryBytes ?? adapter?.memoryBytes ?? null;
-    const rest = Math.max(0, totalBytes - weightBytes - cacheBytes);
-    const whole = Math.max(totalBytes, memory ?? 0);
+    const { model, weightBytes, cacheBytes, totalBytes, fits, reason, adapter, limits } = plan;
     const part = (name, size) => {
       const piece = h("span", { class: `part ${name}` });
-      piece.style.flexGrow = String(size / whole);
+      piece.style.flexGrow = String(size / totalBytes);
       return piece;
     };
-    const bar = h(
-      "div",
-      { class: "plan-bar", "aria-hidden": "true" },
-      part("weights", weightBytes),
-      part("context", cacheBytes),
-      rest > 0 && part("rest", rest),
-      memory > totalBytes && part("free", memory - totalBytes),
-    );
-    const verdict =
-      fits === false
-        ? h("p", { class: "verdict bad" }, plan.reason ?? "More than this adapter offers. A shorter context or a smaller file would do.")
-        : memory
-          ? h("p", { class: "verdict good" }, `Fits into the ${bytes(memory)} of this adapter.`)
-          : h("p", { class: "verdict" }, "Fits into the limits of this adapter. How much memory it has, the browser does not say; if it is less, loading stops with an error and nothing breaks.");
-    const length = h("input", { type: "number", id: "plan-context", min: 64, max: 1048576, step: 1, inputmode: "numeric", placeholder: model.contextLength ?? "auto", value: contextLength ?? "" });
+    const key = (name, words) => h("span", {}, h("i", { class: `key ${name}`, "aria-hidden": "true" }), words);
+    // A plan that does not fit has no sizes: what could not be placed is in its reason.
+    const memory = totalBytes > 0 && [
+      h("div", { class: "plan-bar", "aria-hidden": "true" }, part("weights", weightBytes), part("context", cacheBytes)),
+      facts([
+        [key("weights", "Weights"), bytes(weightBytes)],
+        [key("context", "Context cache"), bytes(cacheBytes)],
+        ["Together", h("strong", {}, bytes(totalBytes))],
+      ]),
+    ];
+    const verdict = fits
+      ? h(
+          "p",
+          { class: "verdict" },
+          "It fits the limits of this GPU. Some tens of megabytes to work in come on top. How much memory there is, a browser does not say: if it is less, loading ends with an error and nothing else happens.",
+        )
+      : h("div", { class: "verdict bad" }, h("p", {}, "It does not fit this GPU."), h("p", { class: "words" }, reason ?? ""), h("p", {}, "A shorter context or a smaller file of the same model would do."));
+    const length = h("input", { type: "number", id: "plan-context", min: 64, max: 1048576, step: 1, inputmode: "numeric", placeholder: plan.contextLength ?? model.contextLength ?? "auto", value: contextLength ?? "" });
     const again = h("form", { class: "row" }, h("label", { for: "plan-context" }, "Context length"), length, h("button", { type: "submit" }, "Plan again"));
     again.addEventListener("submit", (event) => {
       event.preventDefault();
       this.pick(source, length.value === "" ? null : Number(length.value));
     });
-    const go = button(fits === false ? "Try anyway" : "Load it", () => {
+    const go = button(fits ? "Load it" : "Try anyway", () => {
       close();
       this.session.open({ source, label, contextLength });
       this.onLoad();
-    }, fits === false ? "" : "primary");
+    }, fits ? "primary" : "");
     return h(
       "div",
       { class: "card planned", tabindex: -1 },
       h("h3", {}, label),
       facts(modelFacts(model)),
-      bar,
+      memory,
       facts([
-        [h("span", {}, h("i", { class: "key weights", "aria-hidden": "true" }), "Weights"), bytes(weightBytes)],
-        [h("span", {}, h("i", { class: "key context", "aria-hidden": "true" }), "Context cache"), bytes(cacheBytes)],
-        rest > 0 && [h("span", {}, h("i", { class: "key rest", "aria-hidden": "true" }), "Working memory"), bytes(rest)],
-        ["Together on the GPU", h("strong", {}, bytes(totalBytes))],
-        ["Largest buffer offered", limit(adapter, plan, "maxBufferBytes") && bytes(limit(adapter, plan, "maxBufferBytes"))],
-        ["On", adapter?.name],
-      ].filter(Boolean)),
+        ["GPU", adapter.name],
+        ["Its largest buffer", bytes(limits.maxBufferBytes)],
+        ["Its largest binding", bytes(limits.maxBindingBytes)],
+      ]),
       verdict,
       this.session.engine && h("p", { class: "hint" }, "The model that is loaded now is freed first."),
       again,
@@ -156,7 +147,7 @@ export class ModelView {
       const again = opened && button("Try again", () => this.session.open(opened));
       region.replaceChildren(problem(error, ...[again, !opened?.shipped && shipped].filter(Boolean)));
     } else if (state === "ready") {
-      const { model = {} } = engine.info ?? {};
+      const { model } = engine.info;
       const memory = h("span", {}, "…");
       Promise.resolve(engine.memory())
         .then((m) => (memory.textContent = `${bytes(m.currentBytes)}, at most ${bytes(m.peakBytes)} so far`))
@@ -169,7 +160,7 @@ export class ModelView {
           facts([
             ["From", opened.shipped ? "this page" : opened.label],
             ...modelFacts(model).slice(1),
-            ["Context", opened.contextLength && `${number(opened.contextLength)} tokens`],
+            ["Context", engine.info.contextLength && `${number(engine.info.contextLength)} tokens`],
             ["GPU memory", memory],
           ]),
           !opened.shipped && h("div", { class: "actions" }, shipped),
@@ -223,7 +214,7 @@ export class ModelView {
     return h(
       "li",
       {},
-      h("div", {}, h("span", { class: "file" }, name), h("span", { class: "hint" }, [bytes(entry.bytes), entry.complete === false && "not complete", when].filter(Boolean).join(" · "))),
+      h("div", {}, h("span", { class: "file" }, name), h("span", { class: "hint" }, [entry.complete ? bytes(entry.bytes) : `${bytes(entry.storedBytes)} of ${bytes(entry.bytes)}, not complete`, when].filter(Boolean).join(" · "))),
       h("div", { class: "actions" }, open, remove),
     );
   }
@@ -241,18 +232,14 @@ export class ModelView {
   }
 }
 
-function limit(adapter, plan, name) {
-  return plan.limits?.[name] ?? adapter?.limits?.[name];
-}
-
 /** What an adapter is and may be used for. */
 export function adapterFacts(adapter) {
-  const limits = adapter.limits ?? {};
-  const { min, max } = adapter.subgroup ?? {};
+  const { limits, isCpu } = adapter;
+  const { min, max } = adapter.subgroup;
   const on = features(adapter);
   return facts([
     ["Name", adapter.name],
-    ["Driver", adapter.driver],
+    ["Kind", isCpu && "a processor that stands in for a GPU, and is slow"],
     ["Features", on.length > 0 ? h("ul", { class: "tags" }, on.map((name) => h("li", {}, name))) : "none beyond the baseline"],
     ["Subgroup", min && (min === max ? `${min} lanes` : `${min} to ${max} lanes`)],
     ["Largest buffer", limits.maxBufferBytes && bytes(limits.maxBufferBytes)],

@@ -65,7 +65,7 @@ export function loading(label, onCancel) {
     h("div", { class: "loader-words" }, h("div", {}, words, rate), onCancel && button("Cancel", onCancel)),
   );
   const update = (p) => {
-    if (p?.totalBytes > 0 && p.phase !== "compile") bar.value = p.loadedBytes / p.totalBytes;
+    if (p?.totalBytes > 0) bar.value = p.loadedBytes / p.totalBytes;
     else bar.removeAttribute("value");
     words.textContent = progressWords(p);
     rate.textContent = p

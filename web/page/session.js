@@ -45,7 +45,7 @@ export class Session extends EventTarget {
       await old?.dispose();
       const { Engine } = await anygpu;
       const engine = await Engine.load(request.source, {
-        contextLength: request.contextLength ?? undefined,
+        contextLength: request.contextLength,
         signal: abort.signal,
         onProgress: (progress) => {
           if (turn !== this.#turn) return;

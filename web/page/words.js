@@ -72,13 +72,19 @@ export function notice(event) {
   }
 }
 
+/** What an adapter offers beyond the baseline, in words. */
+export function features(adapter) {
+  const names = { integerDot: "integer dot products", pipelineCache: "pipeline cache", shaderF16: "f16" };
+  return Object.entries(adapter?.features ?? {})
+    .filter(([, has]) => has)
+    .map(([name]) => names[name] ?? name);
+}
+
 /** How a reply ended, where the reader should know. */
 export function ending(finish) {
   switch (finish) {
     case "length":
       return "cut at the longest reply";
-    case "context":
-      return "context full";
     case "cancelled":
       return "stopped";
     default:
@@ -185,7 +191,7 @@ export function withoutWebGpu({
 /** One line about loading. */
 export function progress(p) {
   if (!p) return "Starting the engine";
-  if (p.phase === "compile") return "Compiling kernels for this GPU";
+  if (p.phase === "compile") return ["Compiling kernels for this GPU", p.totalBytes > 0 && `${p.loadedBytes} of ${p.totalBytes}`].filter(Boolean).join(" · ");
   const what = p.phase === "load" ? "Moving weights to the GPU" : p.fromCache ? "Reading from the cache" : "Downloading";
   const share = p.totalBytes > 0 ? `${Math.floor((100 * p.loadedBytes) / p.totalBytes)} %` : null;
   const amount = p.totalBytes > 0 ? `${bytes(p.loadedBytes)} of ${bytes(p.totalBytes)}` : p.loadedBytes > 0 ? bytes(p.loadedBytes) : null;

@@ -2,20 +2,16 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { PHONE, calls, launch, ready, reply, say, serveDouble, visit } from "./harness.mjs";
+import { PHONE, calls, ready, reply, say, site, visit } from "./harness.mjs";
 
-const site = {};
+let here;
 before(async () => {
-  const server = await serveDouble();
-  Object.assign(site, { browser: await launch(), url: server.url, server });
+  here = await site();
 });
-after(async () => {
-  await site.browser?.close();
-  await site.server?.close();
-});
+after(() => here?.close());
 
 test("a first chat, and a second turn that sends the whole conversation", () =>
-  visit(site, { double: { reply: "A slice is **borrowed**." } }, async (page) => {
+  visit(here, { double: { reply: "A slice is **borrowed**." } }, async (page) => {
     await ready(page);
     await say(page, "What is a slice?");
     assert.equal(await reply(page), "A slice is borrowed.");
@@ -37,7 +33,7 @@ test("a first chat, and a second turn that sends the whole conversation", () =>
 
 test("what the model writes never becomes HTML, and links go to http only", () =>
   visit(
-    site,
+    here,
     { double: { reply: "<img src=x onerror=alert(1)> [a](javascript:alert(1)) [b](https://b.example/) <script>alert(1)</script>\n\n```html\n<b>x</b>\n```" } },
     async (page) => {
       await ready(page);
@@ -51,14 +47,14 @@ test("what the model writes never becomes HTML, and links go to http only", () =
   ));
 
 test("a question asked while the model loads is answered when it is there", () =>
-  visit(site, { double: { loadMs: 600 } }, async (page) => {
+  visit(here, { double: { loadMs: 3000 } }, async (page) => {
     await say(page, "Already?");
     assert.match(await page.locator(".foot").innerText(), /Waiting for the model/);
     assert.match(await reply(page), /^A slice/);
   }));
 
 test("?ask= asks at once and marks the time of the first token", () =>
-  visit(site, { path: "?ask=What%20is%20a%20slice%3F" }, async (page) => {
+  visit(here, { path: "?ask=What%20is%20a%20slice%3F" }, async (page) => {
     await reply(page);
     const marks = await page.evaluate(() => performance.getEntriesByType("mark").map(({ name }) => name));
     assert.deepEqual(marks.filter((name) => name.startsWith("anygpu:")), ["anygpu:ready", "anygpu:first-token"]);
@@ -66,7 +62,7 @@ test("?ask= asks at once and marks the time of the first token", () =>
 
 for (const how of ["the button", "Escape"]) {
   test(`stop with ${how}: the text so far stays and is part of the conversation`, () =>
-    visit(site, { double: { tokenMs: 40, reply: "word ".repeat(200) } }, async (page) => {
+    visit(here, { double: { tokenMs: 40, reply: "word ".repeat(200) } }, async (page) => {
       await ready(page);
       await say(page, "Go on");
       await page.waitForFunction(() => document.querySelector(".reply .text")?.innerText.length > 20);
@@ -85,7 +81,7 @@ for (const how of ["the button", "Escape"]) {
 }
 
 test("settings reach the engine, are kept, and refuse what is out of bounds", () =>
-  visit(site, {}, async (page) => {
+  visit(here, {}, async (page) => {
     await ready(page);
     await page.fill("#setting-temperature", "0");
     await page.fill("#setting-seed", "42");
@@ -112,7 +108,7 @@ test("settings reach the engine, are kept, and refuse what is out of bounds", ()
   }));
 
 test("another context length loads the same model again and keeps the conversation", () =>
-  visit(site, {}, async (page) => {
+  visit(here, {}, async (page) => {
     await ready(page);
     await say(page, "Hello");
     await reply(page);
@@ -127,7 +123,7 @@ test("another context length loads the same model again and keeps the conversati
 
 test("a lost GPU that comes back: said, and the text goes on", () =>
   visit(
-    site,
+    here,
     {
       double: {
         tokenMs: 15,
@@ -149,7 +145,7 @@ test("a lost GPU that comes back: said, and the text goes on", () =>
   ));
 
 test("a lost GPU that stays lost: the text so far, what happened, and a way back", () =>
-  visit(site, { double: { breaks: { afterPieces: 4, name: "DeviceLost", message: "the file is gone" } } }, async (page) => {
+  visit(here, { double: { breaks: { afterPieces: 4, name: "DeviceLost", message: "the file is gone" } } }, async (page) => {
     await ready(page);
     await say(page, "Hello");
     await page.locator(".reply .problem").waitFor();
@@ -163,7 +159,7 @@ test("a lost GPU that stays lost: the text so far, what happened, and a way back
   }));
 
 test("out of memory while loading: what it means and how to go on", () =>
-  visit(site, { double: { fail: { load: { name: "OutOfMemory", message: "3.56 GiB for blk.0" } } } }, async (page) => {
+  visit(here, { double: { fail: { load: { name: "OutOfMemory", message: "3.56 GiB for blk.0" } } } }, async (page) => {
     await page.locator("#welcome .problem").waitFor();
     assert.match(await page.locator("#welcome .problem").innerText(), /no memory left[\s\S]*3\.56 GiB[\s\S]*shorter context/);
     await page.evaluate(() => (globalThis.double = {}));
@@ -172,7 +168,7 @@ test("out of memory while loading: what it means and how to go on", () =>
   }));
 
 test("a full disk is said and nothing stops", () =>
-  visit(site, { double: { events: [{ afterPieces: 1, event: { type: "cache-failed", message: "quota of 1 GB" } }] } }, async (page) => {
+  visit(here, { double: { events: [{ afterPieces: 1, event: { type: "cache-failed", message: "quota of 1 GB" } }] } }, async (page) => {
     await ready(page);
     await say(page, "Hello");
     await page.locator(".notice", { hasText: "could not be kept" }).waitFor();
@@ -180,7 +176,7 @@ test("a full disk is said and nothing stops", () =>
   }));
 
 test("loading: progress with speed and time left, cancelled, and begun again", () =>
-  visit(site, { double: { loadMs: 30_000, steps: 300 } }, async (page) => {
+  visit(here, { double: { loadMs: 30_000, steps: 300 } }, async (page) => {
     const bar = page.locator("#loading progress");
     await page.waitForFunction(() => document.querySelector("#loading progress")?.value > 0.005);
     assert.equal(await bar.getAttribute("aria-label"), "Loading anygpu-rust 6M");
@@ -193,7 +189,7 @@ test("loading: progress with speed and time left, cancelled, and begun again", (
   }));
 
 test("without WebGPU: no download, and what to do", () =>
-  visit(site, { noGpu: true }, async (page) => {
+  visit(here, { noGpu: true }, async (page) => {
     await page.locator("#loading .missing").waitFor();
     assert.match(await page.locator("#loading .missing").innerText(), /This browser has no WebGPU[\s\S]*Chrome and Edge[\s\S]*Firefox[\s\S]*Safari/);
     assert.equal(await page.evaluate(() => globalThis.doubleCalls.length), 0);
@@ -204,13 +200,13 @@ test("without WebGPU: no download, and what to do", () =>
   }));
 
 test("WebGPU without an adapter", () =>
-  visit(site, { double: { fail: { load: { name: "Adapter", message: "no adapter" } } } }, async (page) => {
+  visit(here, { double: { fail: { load: { name: "Adapter", message: "no adapter" } } } }, async (page) => {
     await page.locator("#loading .missing").waitFor();
     assert.match(await page.locator("#loading").innerText(), /found no GPU[\s\S]*no adapter/);
   }));
 
 test("a screen reader hears sentences, not tokens", () =>
-  visit(site, { double: { tokenMs: 60, reply: "One sentence stands here. And a second one follows it. The third ends the reply." } }, async (page) => {
+  visit(here, { double: { tokenMs: 60, reply: "One sentence stands here. And a second one follows it. The third ends the reply." } }, async (page) => {
     await ready(page);
     await page.evaluate(() => {
       globalThis.heard = [];
@@ -228,7 +224,7 @@ test("a screen reader hears sentences, not tokens", () =>
   }));
 
 test("a long reply is followed to its end unless the reader scrolls away", () =>
-  visit(site, { device: PHONE, double: { tokenMs: 3, reply: "A line of the reply.\n\n".repeat(60) } }, async (page) => {
+  visit(here, { device: PHONE, double: { tokenMs: 3, reply: "A line of the reply.\n\n".repeat(60) } }, async (page) => {
     await ready(page);
     await say(page, "Hello");
     await page.waitForFunction(() => document.querySelectorAll(".reply p").length > 30);

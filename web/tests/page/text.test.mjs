@@ -119,7 +119,7 @@ test("progress", () => {
 
 test("the bug report names adapter, browser and failing cases, and stays one table", () => {
   const text = bugReport({
-    adapter: { name: "GPU `x`", features: ["f16"], subgroup: { min: 4, max: 4 }, limits: { maxBufferBytes: 5, maxWorkgroupSize: [1, 2, 3] } },
+    adapter: { name: "GPU `x`", features: { f16: true, subgroups: false }, subgroup: { min: 4, max: 4 }, limits: { maxBufferBytes: 5, maxWorkgroupSize: [1, 2, 3] } },
     rows: [
       { name: "copy 4", nmse: 0, failure: null },
       { name: "matmul q4_0", nmse: 0.31, failure: "NMSE 0.31 | above\n1e-6" },
@@ -129,6 +129,7 @@ test("the bug report names adapter, browser and failing cases, and stays one tab
     agent: "Chromium 156",
   });
   assert.match(text, /Adapter: `GPU 'x'`/);
+  assert.match(text, /Features: f16$/m);
   assert.match(text, /Limits: maxBufferBytes 5, maxWorkgroupSize 1×2×3/);
   assert.match(text, /1 of 2 cases pass; the run was not finished/);
   assert.match(text, /\| matmul q4_0 \| 3\.1e-1 \| NMSE 0\.31 \\\| above 1e-6 \|/);

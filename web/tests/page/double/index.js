@@ -16,7 +16,6 @@ const DEFAULTS = {
   events: [],
   /** Error after so many pieces: { afterPieces, name, message }. */
   breaks: null,
-  plan: {},
   fits: true,
   rows: [],
   rowMs: 5,
@@ -44,8 +43,9 @@ function wait(ms, signal) {
 
 const ADAPTER = {
   name: "Double GPU 9000",
-  driver: "double 1.0",
-  features: ["f16", "subgroups", "timestamps"],
+  backend: "browser",
+  features: { f16: true, subgroups: true, integerDot: true, timestamps: false, immediates: false, pipelineCache: false },
+  isCpu: false,
   subgroup: { min: 32, max: 32 },
   limits: {
     maxBufferBytes: 4_294_967_292,
@@ -56,7 +56,7 @@ const ADAPTER = {
   },
 };
 
-const MODEL = { name: "anygpu-rust 6M", dtype: "f16", parameters: 5_837_056, contextLength: 2048 };
+const MODEL = { name: "anygpu-rust 6M", dtype: "f16", layers: 6, vocabulary: 4096, contextLength: 2048, hasChatTemplate: true };
 
 export class Engine {
   static async load(source, { onProgress, onEvent, signal, contextLength } = {}) {
@@ -81,7 +81,7 @@ export class Engine {
     onProgress?.({ phase: "compile", loadedBytes: 0, totalBytes: 0, bytesPerSecond: 0, secondsLeft: null, fromCache: false });
     await wait(d.compileMs, signal);
     const engine = new Engine();
-    engine.info = { adapter: ADAPTER, model: source?.name ? { ...MODEL, name: source.name } : MODEL, memory: {} };
+    engine.info = { adapter: ADAPTER, model: source?.name ? { ...MODEL, name: source.name } : MODEL, contextLength: contextLength ?? 2048, memory: {}, loadMs: 1 };
     engine.onEvent = onEvent;
     return engine;
   }
@@ -94,14 +94,13 @@ export class Engine {
     const weightBytes = 3_825_065_984;
     const cacheBytes = 524_288 * (contextLength ?? 4096);
     return {
-      model: { name: "Llama 2 7B", dtype: "q4_0", parameters: 6_738_415_616, contextLength: 4096 },
-      weightBytes,
-      cacheBytes,
-      totalBytes: weightBytes + cacheBytes + 60_000_000,
+      model: { name: "Llama 2 7B", architecture: "llama", dtype: "q4_0", parameters: 6_738_415_616, contextLength: 4096, layers: 32, tensorBytes: weightBytes },
+      contextLength: contextLength ?? 4096,
+      slots: 1,
+      ...(d.fits ? { weightBytes, cacheBytes, totalBytes: weightBytes + cacheBytes } : { reason: "the cache of 64 GiB is longer than a buffer of 4 GiB" }),
       fits: d.fits,
       limits: ADAPTER.limits,
       adapter: ADAPTER,
-      ...d.plan,
     };
   }
 
@@ -112,7 +111,7 @@ export class Engine {
   }
 
   async memory() {
-    return { currentBytes: 24_400_000, peakBytes: 31_000_000 };
+    return { currentBytes: 24_400_000, peakBytes: 31_000_000, wasmBytes: 20_000_000 };
   }
 
   generate(messages, options) {
@@ -145,8 +144,11 @@ export class Engine {
           prefilledTokens: 14,
           generatedTokens: count,
           firstTokenMs: first,
-          tokensPerSecond: count / seconds,
+          tokensPerSecond: count > 1 ? count / seconds : null,
           finish: count < pieces.length ? "length" : "stop",
+          tokens: [],
+          forgottenMessages: 0,
+          rebuilt: d.events.filter(({ event }) => event.type === "rebuilt").length,
         });
       } catch (error) {
         settle.reject(error);
@@ -183,7 +185,7 @@ export async function check({ profile, onRow, signal } = {}) {
       await wait(d.rowMs, signal);
       const name = `${kernel} q4_0 ${i + 1}x256`;
       const failure = d.failures.includes(name) ? "NMSE 0.31 is above 1e-6; 17 of 256 values differ" : null;
-      const row = { name, nmse: failure ? 0.31 : i * 1.3e-9, failure, ms: 0.7 + i };
+      const row = { name, kernel, nmse: failure ? 0.31 : i * 1.3e-9, failure, ms: 0.7 + i };
       rows.push(row);
       onRow?.(row);
     }
