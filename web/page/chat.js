@@ -79,6 +79,8 @@ function copyButton(reply) {
   return copy;
 }
 
+const continues = (engine) => engine?.info.model.hasChatTemplate === false;
+
 /** The conversation of the chat view. */
 export class Chat {
   /** What has been said, as `engine.generate` takes it. */
@@ -156,7 +158,9 @@ export class Chat {
       ? `The ${task} is running; the model answers after it.`
       : dead
         ? "No model is loaded."
-        : "";
+        : continues(this.session.engine)
+          ? "This model has no chat template: it continues what you write."
+          : "";
   }
 
   #grow() {
@@ -209,7 +213,11 @@ export class Chat {
     const system = settings.system.trim();
     const messages = system ? [{ role: "system", content: system }, ...this.messages] : this.messages;
     const options = sampling();
-    const stream = engine.generate(messages, { ...options, signal: reply.abort.signal });
+    const signal = reply.abort.signal;
+    // A model without turns of its own goes on with the text.
+    const stream = continues(engine)
+      ? engine.generate(this.messages.at(-1).content, { ...options, signal, raw: true })
+      : engine.generate(messages, { ...options, signal });
     // Heard even if the loop below throws first, or a failure would be reported as unhandled.
     const metrics = Promise.resolve(stream.metrics).catch(() => null);
     for await (const piece of stream) {

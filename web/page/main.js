@@ -31,7 +31,7 @@ function headline() {
   if (rebuilding) return ["warn", "GPU lost, rebuilding"];
   if (task === "generate") return ["busy", "Writing"];
   if (task) return ["busy", task === "check" ? "Check is running" : "Benchmark is running"];
-  if (state === "ready") return ["good", engine.info?.adapter?.name ?? "Ready"];
+  if (state === "ready") return ["good", `${engine.info.adapter.name}${engine.info.adapter.isCpu ? ", a processor" : ""}`];
   if (state === "failed") return ["bad", "No model"];
   if (state === "empty") return ["idle", "No model"];
   const share = progress?.totalBytes > 0 ? ` ${Math.floor((100 * progress.loadedBytes) / progress.totalBytes)} %` : "";
@@ -60,7 +60,7 @@ let loader = null;
 function welcome() {
   const { state, opened, error, engine } = session;
   const region = byId("loading");
-  const name = engine?.info?.model?.name ?? opened?.label;
+  const name = engine?.info.model.name ?? opened?.label;
   region.hidden = state === "ready";
   byId("examples").hidden = Boolean(missing || state === "failed" || state === "empty" || !opened?.shipped);
   if (state !== "loading") loader = null;

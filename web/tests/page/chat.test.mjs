@@ -121,6 +121,16 @@ test("another context length loads the same model again and keeps the conversati
     assert.equal(await page.locator(".turn").count(), 2);
   }));
 
+test("a model without a chat template continues the text", () =>
+  visit(here, { double: { model: { hasChatTemplate: false } } }, async (page) => {
+    await ready(page);
+    assert.match(await page.locator("#hint").innerText(), /continues what you write/);
+    await say(page, "Once upon a time");
+    await reply(page);
+    const [{ messages, options }] = await calls(page, "generate");
+    assert.deepEqual([messages, options.raw], ["Once upon a time", true]);
+  }));
+
 test("a lost GPU that comes back: said, and the text goes on", () =>
   visit(
     here,

@@ -17,6 +17,8 @@ const DEFAULTS = {
   /** Error after so many pieces: { afterPieces, name, message }. */
   breaks: null,
   fits: true,
+  /** Differences of the loaded model. */
+  model: {},
   rows: [],
   rowMs: 5,
   failures: [],
@@ -81,8 +83,8 @@ export class Engine {
     onProgress?.({ phase: "compile", loadedBytes: 0, totalBytes: 0, bytesPerSecond: 0, secondsLeft: null, fromCache: false });
     await wait(d.compileMs, signal);
     const engine = new Engine();
-    engine.info = { adapter: ADAPTER, model: source?.name ? { ...MODEL, name: source.name } : MODEL, contextLength: contextLength ?? 2048, memory: {}, loadMs: 1 };
-    engine.onEvent = onEvent;
+    Object.assign(engine, { onEvent });
+    engine.info = { adapter: ADAPTER, model: { ...MODEL, ...(source?.name && { name: source.name }), ...d.model }, contextLength: contextLength ?? 2048, memory: {}, loadMs: 1 };
     return engine;
   }
 
