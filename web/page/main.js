@@ -20,6 +20,7 @@ const benchmark = new BenchmarkView(session);
 const check = new CheckView(session);
 const views = tabs(document.querySelector("[role=tablist]"), (name) => {
   document.body.dataset.view = name;
+  document.title = name === "chat" ? "anygpu" : `${document.getElementById(`tab-${name}`).textContent} · anygpu`;
   if (name === "model") model.shown();
 });
 
