@@ -79,6 +79,8 @@ function copyButton(reply) {
   return copy;
 }
 
+const continues = (engine) => engine?.info.model.hasChatTemplate === false;
+
 /** The conversation of the chat view. */
 export class Chat {
   /** What has been said, as `engine.generate` takes it. */
@@ -151,12 +153,14 @@ export class Chat {
     this.send.textContent = this.reply ? "Stop" : "Send";
     this.send.classList.toggle("stop", Boolean(this.reply));
     this.send.disabled = !this.reply && Boolean(other || dead);
-    byId("new-chat").disabled = this.messages.length === 0 && !this.reply;
+    byId("new-chat").disabled = !byId("welcome").hidden;
     byId("hint").textContent = other
       ? `The ${task} is running; the model answers after it.`
       : dead
         ? "No model is loaded."
-        : "";
+        : continues(this.session.engine)
+          ? "This model has no chat template: it continues what you write."
+          : "";
   }
 
   #grow() {
@@ -177,18 +181,20 @@ export class Chat {
   async ask(text) {
     if (this.reply) return;
     byId("welcome").hidden = true;
+    // What went wrong before is behind the reader now, and asking it again would be out of turn.
+    for (const problem of this.turns.querySelectorAll(".turn .problem")) problem.remove();
     this.turns.append(
       h("article", { class: "turn mine" }, h("h3", { class: "who" }, "You"), h("div", { class: "text" }, h("p", {}, text))),
     );
-    this.messages.push({ role: "user", content: text });
-    await this.#answer();
+    await this.#answer(text);
   }
 
-  async #answer() {
+  async #answer(question) {
     this.#following = true;
     const reply = new Reply(this.turns, this.follow);
     this.reply = reply;
     const chat = this.messages;
+    chat.push({ role: "user", content: question });
     this.speaker.start();
     this.update();
     this.follow();
@@ -196,9 +202,11 @@ export class Chat {
       const engine = await this.session.ready(reply.abort.signal);
       await this.session.busy("generate", () => this.#generate(engine, reply));
     } catch (error) {
-      this.#broke(reply, error);
+      this.#broke(reply, error, question);
     }
+    // A question without an answer is none of what the model has seen.
     if (reply.text) chat.push({ role: "assistant", content: reply.text });
+    else chat.pop();
     this.reply = null;
     this.update();
     this.follow();
@@ -209,7 +217,11 @@ export class Chat {
     const system = settings.system.trim();
     const messages = system ? [{ role: "system", content: system }, ...this.messages] : this.messages;
     const options = sampling();
-    const stream = engine.generate(messages, { ...options, signal: reply.abort.signal });
+    const signal = reply.abort.signal;
+    // A model without turns of its own goes on with the text.
+    const stream = continues(engine)
+      ? engine.generate(this.messages.at(-1).content, { ...options, signal, raw: true })
+      : engine.generate(messages, { ...options, signal });
     // Heard even if the loop below throws first, or a failure would be reported as unhandled.
     const metrics = Promise.resolve(stream.metrics).catch(() => null);
     for await (const piece of stream) {
@@ -232,7 +244,7 @@ export class Chat {
     this.speaker.finish(m?.finish === "cancelled" ? "Stopped." : "End of the reply.");
   }
 
-  #broke(reply, error) {
+  #broke(reply, error, question) {
     if (reply.abort.signal.aborted || error?.name === "Cancelled") {
       const rate = reply.rate();
       reply.close([rate && `about ${significant(rate)} tok/s`, reply.firstAt && `first token ${duration(reply.firstAt - reply.started)}`, "stopped"]);
@@ -240,11 +252,14 @@ export class Chat {
       return;
     }
     const again = button("Try again", () => {
-      if (this.reply || this.session.task) return;
+      const { session } = this;
+      if (this.reply || session.task) return;
       // The half answer is not part of what is asked again.
-      if (this.messages.at(-1)?.role === "assistant") this.messages.pop();
+      if (reply.text) this.messages.splice(-2);
       reply.element.remove();
-      this.#answer();
+      if (session.state === "failed" || session.state === "empty") session.open(session.opened);
+      this.prompt.focus();
+      this.#answer(question);
     });
     reply.close([reply.text && "broken off"], problem(error, again));
     this.speaker.finish(explain(error).title);

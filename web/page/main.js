@@ -20,6 +20,7 @@ const benchmark = new BenchmarkView(session);
 const check = new CheckView(session);
 const views = tabs(document.querySelector("[role=tablist]"), (name) => {
   document.body.dataset.view = name;
+  document.title = name === "chat" ? "anygpu" : `${document.getElementById(`tab-${name}`).textContent} · anygpu`;
   if (name === "model") model.shown();
 });
 
@@ -31,7 +32,7 @@ function headline() {
   if (rebuilding) return ["warn", "GPU lost, rebuilding"];
   if (task === "generate") return ["busy", "Writing"];
   if (task) return ["busy", task === "check" ? "Check is running" : "Benchmark is running"];
-  if (state === "ready") return ["good", engine.info?.adapter?.name ?? "Ready"];
+  if (state === "ready") return ["good", `${engine.info.adapter.name}${engine.info.adapter.isCpu ? ", a processor" : ""}`];
   if (state === "failed") return ["bad", "No model"];
   if (state === "empty") return ["idle", "No model"];
   const share = progress?.totalBytes > 0 ? ` ${Math.floor((100 * progress.loadedBytes) / progress.totalBytes)} %` : "";
@@ -60,7 +61,7 @@ let loader = null;
 function welcome() {
   const { state, opened, error, engine } = session;
   const region = byId("loading");
-  const name = engine?.info?.model?.name ?? opened?.label;
+  const name = engine?.info.model.name ?? opened?.label;
   region.hidden = state === "ready";
   byId("examples").hidden = Boolean(missing || state === "failed" || state === "empty" || !opened?.shipped);
   if (state !== "loading") loader = null;

@@ -121,6 +121,16 @@ test("another context length loads the same model again and keeps the conversati
     assert.equal(await page.locator(".turn").count(), 2);
   }));
 
+test("a model without a chat template continues the text", () =>
+  visit(here, { double: { model: { hasChatTemplate: false } } }, async (page) => {
+    await ready(page);
+    assert.match(await page.locator("#hint").innerText(), /continues what you write/);
+    await say(page, "Once upon a time");
+    await reply(page);
+    const [{ messages, options }] = await calls(page, "generate");
+    assert.deepEqual([messages, options.raw], ["Once upon a time", true]);
+  }));
+
 test("a lost GPU that comes back: said, and the text goes on", () =>
   visit(
     here,
@@ -153,9 +163,12 @@ test("a lost GPU that stays lost: the text so far, what happened, and a way back
     assert.match(await page.locator(".foot").innerText(), /broken off/);
     assert.equal(await page.locator("#state-text").innerText(), "No model");
     assert.ok(await page.locator("#send").isDisabled());
-    await page.click("#tab-model");
-    await page.locator("#current").getByRole("button", { name: "Try again" }).click();
-    await ready(page);
+    await page.evaluate(() => (globalThis.double = {}));
+    await page.locator(".reply").getByRole("button", { name: "Try again" }).click();
+    assert.match(await reply(page), /points to\.$/);
+    assert.equal((await calls(page, "load")).length, 2, "the model is loaded again");
+    assert.equal((await calls(page, "generate"))[1].messages.length, 1, "the half answer is not asked about");
+    assert.equal(await page.locator(".turn").count(), 2);
   }));
 
 test("out of memory while loading: what it means and how to go on", () =>

@@ -1,6 +1,10 @@
 // A stand-in for the engine package with the same API and no GPU: it drives states that are hard to reach with a real one.
 // A test sets `globalThis.double` before the page runs; see DEFAULTS.
 
+import { cancelled, failure } from "./errors.js";
+
+export { cache } from "./cache.js";
+
 const DEFAULTS = {
   /** Time that loading takes, in how many steps, and its size. */
   loadMs: 60,
@@ -17,18 +21,16 @@ const DEFAULTS = {
   /** Error after so many pieces: { afterPieces, name, message }. */
   breaks: null,
   fits: true,
+  /** Differences of the loaded model. */
+  model: {},
   rows: [],
   rowMs: 5,
   failures: [],
-  cached: [],
-  estimate: { usage: 12_000_000, quota: 2_000_000_000 },
 };
 
 const set = () => ({ ...DEFAULTS, ...globalThis.double });
 /** What the page asked for, for tests to look at. */
 const calls = (globalThis.doubleCalls = []);
-const kind = ({ name, message }) => Object.assign(new Error(message), { name });
-const cancelled = () => kind({ name: "Cancelled", message: "cancelled" });
 
 function wait(ms, signal) {
   return new Promise((resolve, reject) => {
@@ -76,13 +78,13 @@ export class Engine {
         secondsLeft: bytesPerSecond > 0 ? (d.bytes - loadedBytes) / bytesPerSecond : null,
         fromCache: false,
       });
-      if (i > d.steps / 2 && d.fail.load) throw kind(d.fail.load);
+      if (i > d.steps / 2 && d.fail.load) throw failure(d.fail.load);
     }
     onProgress?.({ phase: "compile", loadedBytes: 0, totalBytes: 0, bytesPerSecond: 0, secondsLeft: null, fromCache: false });
     await wait(d.compileMs, signal);
     const engine = new Engine();
-    engine.info = { adapter: ADAPTER, model: source?.name ? { ...MODEL, name: source.name } : MODEL, contextLength: contextLength ?? 2048, memory: {}, loadMs: 1 };
-    engine.onEvent = onEvent;
+    Object.assign(engine, { onEvent });
+    engine.info = { adapter: ADAPTER, model: { ...MODEL, ...(source?.name && { name: source.name }), ...d.model }, contextLength: contextLength ?? 2048, memory: {}, loadMs: 1 };
     return engine;
   }
 
@@ -90,7 +92,7 @@ export class Engine {
     const d = set();
     calls.push({ call: "plan", source: source?.name ?? source, contextLength });
     await wait(20);
-    if (d.fail.plan) throw kind(d.fail.plan);
+    if (d.fail.plan) throw failure(d.fail.plan);
     const weightBytes = 3_825_065_984;
     const cacheBytes = 524_288 * (contextLength ?? 4096);
     return {
@@ -106,7 +108,7 @@ export class Engine {
 
   static async adapter() {
     const d = set();
-    if (d.fail.adapter) throw kind(d.fail.adapter);
+    if (d.fail.adapter) throw failure(d.fail.adapter);
     return ADAPTER;
   }
 
@@ -128,7 +130,7 @@ export class Engine {
       let first = null;
       let count = 0;
       try {
-        if (d.fail.generate) throw kind(d.fail.generate);
+        if (d.fail.generate) throw failure(d.fail.generate);
         for (const piece of pieces) {
           if (count >= options.maxTokens) break;
           await wait(d.tokenMs, options.signal);
@@ -136,7 +138,7 @@ export class Engine {
           count += 1;
           yield piece;
           for (const { afterPieces, event } of d.events) if (afterPieces === count) engine.onEvent?.(event);
-          if (d.breaks?.afterPieces === count) throw kind(d.breaks);
+          if (d.breaks?.afterPieces === count) throw failure(d.breaks);
         }
         const seconds = (performance.now() - began - first) / 1000;
         settle.resolve({
@@ -161,7 +163,7 @@ export class Engine {
   async benchmark({ suites, onRow, signal }) {
     const d = set();
     calls.push({ call: "benchmark", suites });
-    if (d.fail.benchmark) throw kind(d.fail.benchmark);
+    if (d.fail.benchmark) throw failure(d.fail.benchmark);
     const rows = d.rows.filter((row) => suites.includes(row.suite));
     for (const row of rows) {
       await wait(d.rowMs, signal);
@@ -178,7 +180,7 @@ export class Engine {
 export async function check({ profile, onRow, signal } = {}) {
   const d = set();
   calls.push({ call: "check", profile });
-  if (d.fail.check) throw kind(d.fail.check);
+  if (d.fail.check) throw failure(d.fail.check);
   const rows = [];
   for (const kernel of ["copy", "embed", "rms_norm", "matmul", "matvec", "attention", "sample"]) {
     for (let i = 0; i < 12; i++) {
@@ -193,16 +195,3 @@ export async function check({ profile, onRow, signal } = {}) {
   const failed = rows.filter((row) => row.failure).length;
   return { adapter: ADAPTER, rows, passed: rows.length - failed, failed };
 }
-
-export const cache = {
-  async list() {
-    return (globalThis.doubleCached ??= [...set().cached]);
-  },
-  async remove(key) {
-    calls.push({ call: "remove", key });
-    globalThis.doubleCached = (await cache.list()).filter((entry) => entry.key !== key);
-  },
-  async estimate() {
-    return set().estimate;
-  },
-};
