@@ -4,12 +4,14 @@
 //! rust (a compiler for the browser) + tools (wasm-bindgen, wasm-pack, npm's packages)  ->  wasm-pack  ->  assemble.mjs  ->  web/dist
 //! ```
 
+mod browser;
 mod cache;
 mod rust;
 mod tools;
 
-use crate::run::{self, root};
+use crate::run::{self, Step, root};
 use rust::Environment;
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -33,6 +35,8 @@ pub fn run(arguments: &[String]) -> Result<(), String> {
     match words[..] {
         [] => build(false),
         ["--quick"] => build(true),
+        // What the tests need beside the build.
+        ["--for-tests"] => browser::set_up().and_then(|()| build(false)),
         ["--environment"] => {
             print!("{}", environment()?.shell());
             Ok(())
@@ -73,6 +77,47 @@ pub fn build(quick: bool) -> Result<(), String> {
     assemble.arg("--package").arg(&package).arg("--models").arg(root().join("benches/models"));
     assemble.arg("--output").arg(dist()).arg("--cache").arg(target.join("optimised"));
     run::status(assemble.args(quick.then_some("--quick")))
+}
+
+/// What `cargo xtask test` does for the browser, each step on its own.
+///
+/// # Errors
+/// When this program does not know its own path, or a folder of tests cannot be read.
+pub fn test_steps() -> Result<Vec<Step>, String> {
+    let web = root().join("web");
+    let mut build = Command::new(std::env::current_exe().map_err(|e| format!("the path of this program: {e}"))?);
+    let mut types = Command::new("node");
+    types.arg(web.join("node_modules/typescript/bin/tsc")).arg("--project").arg(&web);
+    Ok(vec![
+        Step::new("browser build", {
+            build.args(["web", "--for-tests"]);
+            build
+        }),
+        Step::new("browser types", types),
+        Step::new("browser tests", tests(&[])?),
+    ])
+}
+
+/// Node's test runner on the tests in `web/tests`, or those whose file names have one of `words` in them.
+fn tests(words: &[&str]) -> Result<Command, String> {
+    let folder = root().join("web/tests");
+    let mut files = Vec::new();
+    for part in ["lib", "engine", "page"] {
+        let part = folder.join(part);
+        let entries = fs::read_dir(&part).map_err(|e| format!("{}: {e}", part.display()))?;
+        files.extend(entries.flatten().map(|entry| entry.path()).filter(|path| {
+            let path = path.to_string_lossy();
+            path.ends_with(".test.mjs") && (words.is_empty() || words.iter().any(|word| path.contains(word)))
+        }));
+    }
+    if files.is_empty() {
+        return Err(format!("{}: no tests", folder.display()));
+    }
+    files.sort();
+    let mut node = Command::new("node");
+    // One file at a time: a browser that computes on the processor takes all of it.
+    node.args(["--test", "--test-concurrency=1", "--test-reporter=spec"]).args(files);
+    Ok(node)
 }
 
 fn environment() -> Result<Environment, String> {
