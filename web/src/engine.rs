@@ -160,10 +160,12 @@ impl Engine {
         }
     }
 
+    /// Puts back what [`Self::take`] took.
     pub fn give_back(&self, loaded: Loaded) {
         self.loaded.replace(Some(loaded));
     }
 
+    /// Milliseconds that the load took.
     pub fn load_ms(&self) -> f64 {
         self.load_ms.get()
     }
