@@ -1,5 +1,7 @@
 //! [`Session`]: the cache and the plans of one or more conversations with a model.
 
+mod ahead;
+
 use std::collections::HashMap;
 
 use super::model::Model;

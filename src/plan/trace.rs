@@ -33,7 +33,7 @@ impl Plan {
             let bound_bytes = bindings.iter().map(|binding| binding.tensor.bytes()).sum();
             // Products bind the weight first and the result last.
             let operations = match (step.kernel.name(), bindings.first(), bindings.last()) {
-                ("matmul" | "matvec", Some(w), Some(y)) => 2 * (w.tensor.len() * y.tensor.rows()) as u64,
+                ("matmul" | "matvec", Some(w), Some(y)) => 2 * w.tensor.len() as u64 * y.tensor.rows() as u64,
                 _ => 0,
             };
             StepWork { label: step.label.clone(), bound_bytes, operations }

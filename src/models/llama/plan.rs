@@ -18,7 +18,7 @@ use crate::kernels::rms_norm::RmsNorm;
 use crate::kernels::rope_cache::RopeCache;
 use crate::kernels::sample::{HISTORY, Sample};
 use crate::models::linear::{Norm, gated, input, linear, residual_and_norm};
-use crate::models::weights::{Group, Loader, Matrix, Weights, matrix_bytes, upload_floats, upload_words};
+use crate::models::weights::{Group, Loader, Matrix, Progress, Weights, matrix_bytes, upload_floats, upload_words};
 use crate::plan::Builder;
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
@@ -118,7 +118,7 @@ impl Llama {
         context: &Context,
         config: Config,
         weights: Weights,
-        progress: &mut (dyn FnMut(u64) + Send),
+        progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let synthetic = matches!(weights, Weights::Synthetic(_));
         let mut loader = Loader::new(context, weights, progress);
@@ -439,7 +439,7 @@ fn heads(config: &Config) -> Heads {
 
 /// KV heads of a layer whose keys one buffer and one binding hold.
 fn kv_heads_per_shard(config: &Config, pages: usize, profile: &Profile) -> Result<usize> {
-    let head = (pages * PAGE * config.head_dim * 2) as u64;
+    let head = pages as u64 * (PAGE * config.head_dim * 2) as u64;
     let limit = profile.limits.max_binding_bytes.min(profile.limits.max_buffer_bytes);
     match (limit / head) as usize {
         0 => Err(Error::out_of_memory(format!(
@@ -483,7 +483,7 @@ pub fn memory_bytes(
     }
     let pages = slots * context_length.div_ceil(PAGE).max(1);
     kv_heads_per_shard(config, pages, profile)?;
-    let cache = 2 * config.n_layers as u64 * config.kv_dim() as u64 * (pages * PAGE) as u64 * 2;
+    let cache = 2 * config.n_layers as u64 * config.kv_dim() as u64 * pages as u64 * PAGE as u64 * 2;
     Ok((weights, cache))
 }
 
