@@ -7,12 +7,14 @@ export async function start({ gguf, contextLength }) {
   const model = await (await fetch(gguf)).blob();
   await wllama.loadModel([model], { n_ctx: contextLength, n_parallel: 1, warmup: false, cache_idle_slots: false });
   const all = logs.join("\n");
-  const offloaded = /offloaded (\d+\/\d+) layers to GPU/.exec(all)?.[1];
+  // Where llama.cpp says that the weights lie, such as "CPU 11.01 MiB".
+  const buffers = Array.from(all.matchAll(/load_tensors:\s+(\S+) model buffer size =\s+(\S+ MiB)/g), ([, device, size]) => `${device} ${size}`);
+  const onGpu = buffers.some((buffer) => !buffer.startsWith("CPU"));
   const { version } = await (await fetch("/wllama/package.json")).json();
   console.log(all);
   return {
     version: `${version} (llama.cpp ${Wllama.getLibllamaVersion()})`,
-    runsOn: offloaded && !offloaded.startsWith("0/") ? `WebGPU, ${offloaded} layers` : `CPU, ${wllama.getNumThreads()} threads`,
+    runsOn: `${onGpu ? "WebGPU" : "CPU"} (${buffers.join(", ")}), ${wllama.getNumThreads()} threads`,
     async generate({ ids, text: prompt }, count, onToken) {
       const stream = await wllama.createCompletion({ prompt, max_tokens: count, temperature: 0, top_k: 1, ignore_eos: true, cache_prompt: false, stream: true });
       let text = "";
