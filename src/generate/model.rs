@@ -112,6 +112,7 @@ impl Model {
         let before = context.memory().current_bytes();
         let mut report = |loaded_bytes| progress(LoadProgress { loaded_bytes, total_bytes });
         let llama = Llama::load(context, config, Weights::File(gguf.clone()), &mut report).await?;
+        report(total_bytes);
         // The format of most bytes names the file's.
         let mut by_dtype = std::collections::BTreeMap::new();
         for tensor in gguf.tensors() {

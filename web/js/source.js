@@ -80,9 +80,10 @@ class UrlSource {
       const end = (this.#spec.bytes ? Math.min(this.#spec.bytes, SEGMENT) : SEGMENT) - 1;
       const response = await this.#request(`bytes=0-${end}`);
       const found = response.headers.get("content-range")?.match(/^bytes 0-\d+\/(\d+)$/);
+      this.#etag = response.headers.get("etag") ?? "";
       if (response.status === 206) {
         this.size = found ? Number(found[1]) : await this.#sizeByHead();
-        this.#etag = response.headers.get("etag") ?? "";
+        await this.#checkSize(response);
         this.#begin();
         this.#fetch(0, response);
       } else {
@@ -91,17 +92,14 @@ class UrlSource {
         const length = Number(response.headers.get("content-length"));
         const encoded = response.headers.get("content-encoding");
         this.size = this.#spec.bytes ?? (length > 0 && !encoded ? length : undefined);
-        this.#etag = response.headers.get("etag") ?? "";
         if (this.size === undefined) {
           await response.body.cancel();
           throw permanent("the server says no length and takes no ranges: expected { url, bytes }");
         }
+        if (length > 0 && !encoded) this.size = length;
+        await this.#checkSize(response);
         this.#begin();
         this.#streamAll(response);
-      }
-      if (this.#spec.bytes && this.#spec.bytes !== this.size) {
-        this.close();
-        throw permanent(`found ${this.size} bytes, expected ${this.#spec.bytes}`);
       }
     });
     // Who wants the header alone stores nothing.
@@ -110,6 +108,12 @@ class UrlSource {
     for (let index = 0; this.#segments[index]?.bytes; index += 1) this.#keep(index);
     this.#pump();
     return this;
+  }
+
+  async #checkSize(response) {
+    if (!this.#spec.bytes || this.#spec.bytes === this.size) return;
+    await response.body.cancel();
+    throw permanent(`found ${this.size} bytes, expected ${this.#spec.bytes}`);
   }
 
   #begin() {
@@ -418,13 +422,24 @@ class UrlSource {
     return out;
   }
 
-  /** All that was wanted has been read: checks the hash and completes the cached file. */
+  /** All that was wanted has been read: checks the hash, completes the cached file and lets go of memory. */
   async settle() {
-    if (this.#whole || (!this.#store && !this.#hash)) return;
+    if (this.#whole) return;
+    if (this.#store || this.#hash) await this.#complete();
+    for (const segment of this.#segments) {
+      segment.bytes = null;
+      if (segment.state === "held") segment.state = "missing";
+    }
+    this.#touched = [];
+  }
+
+  async #complete() {
     const scratch = new Uint8Array(SEGMENT);
     for (let index = 0; index < this.#segments.length; index += 1) {
-      const known = this.#hash && index >= this.#hashed;
-      if (!known && this.#segments[index].state === "stored") continue;
+      // A cache that fell away on the way wants nothing more.
+      if (!this.#store && !this.#hash) break;
+      const unhashed = this.#hash && index >= this.#hashed;
+      if (!unhashed && this.#segments[index].state === "stored") continue;
       const into = scratch.subarray(0, this.#length(index));
       await this.#copy(index, 0, into);
       if (this.#hash && index >= this.#hashed) {
@@ -445,7 +460,6 @@ class UrlSource {
     if (!this.#store) return;
     try {
       this.#whole = new BlobSource(await this.#store.finish(this.#spec.sha256), true);
-      for (const segment of this.#segments) segment.bytes = null;
     } catch (error) {
       this.#options.tell({ type: "cache-failed", message: error.message });
     }

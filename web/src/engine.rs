@@ -222,11 +222,14 @@ impl Engine {
             Err(error) if error.kind() == ErrorKind::Tokenizer => (None, Vec::new()),
             Err(error) => return Err(error),
         };
-        self.host.say(&json!({ "type": "progress", "phase": "compile" }));
-        // A short question's phases; another length has most of its shaders in common with them.
-        let rows = 64.min(session.context_length());
-        let first = [Phase::Prefill { rows, outputs: 1, sample: true }, Phase::Decode { sample: true }];
-        self.prepare(&mut session, &first).await?;
+        // A CPU that plays a GPU takes many seconds for them: there only what is used is compiled.
+        if !adapter.is_cpu() {
+            self.host.say(&json!({ "type": "progress", "phase": "compile" }));
+            // A short question's phases; another length has most of its shaders in common with them.
+            let rows = 64.min(session.context_length());
+            let first = [Phase::Prefill { rows, outputs: 1, sample: true }, Phase::Decode { sample: true }];
+            self.prepare(&mut session, &first).await?;
+        }
         context.finish().await?;
         Ok(Loaded { context, model, session, template, stop_tokens, is_cpu: adapter.is_cpu() })
     }

@@ -19,7 +19,7 @@ function same(found, expected) {
 test("a text and a conversation of two turns, by URL", async () => {
   const found = await world.run(async ({ raw, chat }) => {
     const engine = await Engine.load(MODEL, { cache: false });
-    const results = { raw: await written(engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: raw.maxTokens })), chat: [] };
+    const results = { chat: [] };
     const messages = [];
     for (const { question, maxTokens } of chat) {
       messages.push({ role: "user", content: question });
@@ -27,6 +27,7 @@ test("a text and a conversation of two turns, by URL", async () => {
       messages.push({ role: "assistant", content: turn.text });
       results.chat.push(turn);
     }
+    results.raw = await written(engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: raw.maxTokens }));
     results.info = engine.info;
     await engine.dispose();
     return results;

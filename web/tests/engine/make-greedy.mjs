@@ -22,10 +22,10 @@ const text = "A trait in Rust is";
 const questions = ["What is a slice?", "And a Vec?"];
 const greedy = {
   model: "anygpu-rust-6m-f16.gguf",
-  raw: { prompt: text, maxTokens: 64, ...kept(run(["generate", text, "-n", "64"])[0]) },
-  chat: run(["chat", "-n", "48"], `${questions.join("\n")}\n`).map((turn, index) => ({
+  raw: { prompt: text, maxTokens: 24, ...kept(run(["generate", text, "-n", "24"])[0]) },
+  chat: run(["chat", "-n", "16"], `${questions.join("\n")}\n`).map((turn, index) => ({
     question: questions[index],
-    maxTokens: 48,
+    maxTokens: 16,
     ...kept(turn),
   })),
 };

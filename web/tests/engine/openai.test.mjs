@@ -17,7 +17,7 @@ const messages = [{ role: "user", content: first.question }];
 test("a completion", async () => {
   const found = await engine.evaluate(
     (engine, body) => openai(engine).chat.completions.create(body),
-    { messages: [{ role: "user", content: [{ type: "text", text: first.question }] }], temperature: 0, max_tokens: 48, model: "any" },
+    { messages: [{ role: "user", content: [{ type: "text", text: first.question }] }], temperature: 0, max_tokens: 16, model: "any" },
   );
   assert.match(found.id, /^chatcmpl-/);
   assert.equal(found.object, "chat.completion");
@@ -35,7 +35,7 @@ test("a stream", async () => {
     const chunks = [];
     for await (const chunk of await openai(engine).chat.completions.create(body)) chunks.push(chunk);
     return chunks;
-  }, { messages, temperature: 0, max_completion_tokens: 48, stream: true, stream_options: { include_usage: true } });
+  }, { messages, temperature: 0, max_completion_tokens: 16, stream: true, stream_options: { include_usage: true } });
   assert.ok(found.every(({ object, id }) => object === "chat.completion.chunk" && id === found[0].id));
   assert.deepEqual(found[0].choices[0].delta, { role: "assistant", content: "" });
   const deltas = found.flatMap(({ choices }) => choices).map(({ delta }) => delta.content ?? "");
@@ -52,8 +52,8 @@ test("stop sequences and seeds", async () => {
     const create = (body) => openai(engine).chat.completions.create({ messages, ...body });
     const text = async (body) => (await create(body)).choices[0].message.content;
     return {
-      stopped: await create({ temperature: 0, max_tokens: 48, stop: [word] }),
-      seeded: [await text({ seed: 7, max_tokens: 24 }), await text({ seed: 7, max_tokens: 24 }), await text({ seed: 8, max_tokens: 24 })],
+      stopped: await create({ temperature: 0, max_tokens: 16, stop: [word] }),
+      seeded: [await text({ seed: 7, max_tokens: 8 }), await text({ seed: 7, max_tokens: 8 }), await text({ seed: 8, max_tokens: 8 })],
     };
   }, { messages, word: first.text.split(" ")[3] });
   const content = found.stopped.choices[0].message.content;

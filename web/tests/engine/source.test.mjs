@@ -29,29 +29,35 @@ after(async () => {
 });
 beforeEach(() => world.server.fault(MODEL, null));
 
-const load = (source) =>
+/**
+ * Loads from a source, and writes where `write` says so: what was read is held against a hash in any case, and a
+ * software adapter takes many seconds to write.
+ */
+const load = (source, write = false) =>
   world.run(
-    async ([source, raw]) => {
+    async ([source, raw, write]) => {
       const events = [];
       try {
         const engine = await Engine.load(source, { cache: false, onProgress: (progress) => events.push(progress) });
-        const result = await written(engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: 8 }));
+        const { layers } = engine.info.model;
+        const options = { raw: true, temperature: 0, maxTokens: 8 };
+        const tokens = write ? (await written(engine.generate(raw.prompt, options))).tokens : null;
         await engine.dispose();
-        return { tokens: result.tokens, events };
+        return { name: "loaded", layers, tokens, events };
       } catch ({ name, message }) {
         return { name, message, events };
       }
     },
-    [source, greedy.raw],
+    [source, greedy.raw, write],
   );
-const tokens = greedy.raw.tokens.slice(0, 8);
+const whole = { url: MODEL, sha256 };
 
 test("connections that break are resumed where they broke", async () => {
   world.server.fault(MODEL, { times: 5, breakAfter: 300_000 });
   const before = world.server.requests.length;
-  const found = await load({ url: MODEL, bytes: bytes.length, sha256 });
-  assert.deepEqual(found.tokens, tokens);
-  const sent = world.server.requests.slice(before).reduce((sum, request) => sum + request.sentBytes, 0);
+  const found = await load({ url: MODEL, bytes: bytes.length, sha256 }, true);
+  assert.deepEqual(found.tokens, greedy.raw.tokens.slice(0, 8));
+  const sent = world.server.requests.slice(before).reduce((sum, { path, sentBytes }) => sum + (path === MODEL ? sentBytes : 0), 0);
   // What is lost is what was on its way when the connection was cut.
   assert.ok(sent < bytes.length + 5 * 131_072, `${sent} bytes were sent for ${bytes.length}`);
   const progress = found.events.filter(({ phase }) => phase === "download");
@@ -62,7 +68,7 @@ test("connections that break are resumed where they broke", async () => {
 
 test("a server that is busy is asked again", async () => {
   world.server.fault(MODEL, { times: 3, status: 503 });
-  assert.deepEqual((await load(MODEL)).tokens, tokens);
+  assert.equal((await load(whole)).name, "loaded");
 });
 
 test("a server that stays down is given up", async () => {
@@ -82,10 +88,9 @@ test("what is not there is not asked for again", async () => {
 
 test("a server without ranges, whole and breaking", async () => {
   world.server.fault(MODEL, { noRanges: true });
-  assert.deepEqual((await load(MODEL)).tokens, tokens);
+  assert.equal((await load(whole)).name, "loaded");
   world.server.fault(MODEL, { times: 2, noRanges: true, breakAfter: 5_000_000 });
-  const found = await load({ url: MODEL, sha256 });
-  assert.deepEqual(found.tokens, tokens);
+  assert.equal((await load(whole)).name, "loaded");
 });
 
 test("wrong lengths and hashes", async () => {
