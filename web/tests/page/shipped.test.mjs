@@ -101,7 +101,7 @@ test("a file that is no model leaves the loaded one alone", () =>
 test("the GPU is lost in the middle of a reply: the page says so and the text goes on", () =>
   visit(here, {}, async (page) => {
     await ready(page, SLOW);
-    await greedy(page, 60);
+    await greedy(page, 40);
     await say(page, "What is a slice?");
     await page.waitForFunction(() => document.querySelector(".reply .text")?.innerText.length > 10, null, { timeout: SLOW });
     await page.evaluate(async () => {
@@ -122,13 +122,13 @@ test("benchmark: a row, then cancelled; load alone runs to its report", () =>
     await ready(page, SLOW);
     await page.click("#tab-benchmark");
     for (const box of await page.locator("#suites input").all()) await box.uncheck();
-    await page.getByLabel("Load").check();
+    await page.locator("#suites input[value=load]").check();
     await page.click("#run-benchmark");
     await page.getByText(/Finished in/).waitFor({ timeout: SLOW });
     assert.match(await page.locator("#benchmark-rows").innerText(), /load/);
     const [download] = await Promise.all([page.waitForEvent("download"), page.click("#save-report")]);
     assert.equal(download.suggestedFilename(), "report.json");
-    await page.getByLabel("Prefill").check();
+    await page.locator("#suites input[value=prefill]").check();
     await page.click("#run-benchmark");
     await page.waitForFunction(() => document.querySelectorAll("#benchmark-rows tr").length >= 2, null, { timeout: SLOW });
     await page.click("#run-benchmark");
