@@ -32,7 +32,7 @@ function headline() {
   if (rebuilding) return ["warn", "GPU lost, rebuilding"];
   if (task === "generate") return ["busy", "Writing"];
   if (task) return ["busy", task === "check" ? "Check is running" : "Benchmark is running"];
-  if (state === "ready") return ["good", `${engine.info.adapter.name}${engine.info.adapter.isCpu ? ", a processor" : ""}`];
+  if (state === "ready") return ["good", `${engine.info.adapter.name}${engine.info.adapter.isCpu ? ", on the CPU" : ""}`];
   if (state === "failed") return ["bad", "No model"];
   if (state === "empty") return ["idle", "No model"];
   const share = progress?.totalBytes > 0 ? ` ${Math.floor((100 * progress.loadedBytes) / progress.totalBytes)} %` : "";
