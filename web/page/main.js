@@ -56,10 +56,14 @@ function header() {
 // The welcome: what is loading or loaded, or why nothing is.
 
 let shownFor = null;
+let shown = [];
 let loader = null;
 
 function welcome() {
   const { state, opened, error, engine } = session;
+  const now = [state, opened, engine, error];
+  if (shown.length > 0 && now.every((value, i) => value === shown[i])) return;
+  shown = now;
   const region = byId("loading");
   const name = engine?.info.model.name ?? opened?.label;
   region.hidden = state === "ready";
@@ -107,6 +111,11 @@ session.addEventListener("change", () => {
     if (session.opened?.source !== openedBefore?.source) chat.clear();
     else chat.stop();
     openedBefore = session.opened;
+  }
+  if (session.state === "loading") {
+    // They run on what is being replaced.
+    benchmark.stop();
+    check.stop();
   }
   header();
   welcome();
