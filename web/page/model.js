@@ -20,11 +20,17 @@ function modelFacts(model) {
 
 export class ModelView {
   #plan = null;
+  #shown = [];
 
   constructor(session, { onLoad }) {
     this.session = session;
     this.onLoad = onLoad;
-    session.addEventListener("change", () => this.#current());
+    session.addEventListener("change", () => {
+      // A button must not go from under the focus because a reply has ended.
+      const now = [session.state, session.opened, session.engine, session.error];
+      if (now.some((value, i) => value !== this.#shown[i])) this.#current();
+      this.#shown = now;
+    });
     session.addEventListener("progress", () => this.loader?.update(session.progress));
     byId("file").addEventListener("change", ({ target }) => {
       if (target.files[0]) this.pick(target.files[0]);
@@ -48,12 +54,10 @@ export class ModelView {
   /** Shows what a file or URL would take, with a button to go on. */
   async pick(source, contextLength = null) {
     const label = typeof source === "string" ? decodeURIComponent(source.split(/[?#]/)[0].split("/").pop()) || source : source.name;
+    // What to do then stands in the view already.
+    if (missing) return;
     const region = byId("plan");
     region.hidden = false;
-    if (missing) {
-      region.replaceChildren(missingGpu());
-      return;
-    }
     const turn = {};
     this.#plan = turn;
     const close = () => {
