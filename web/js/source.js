@@ -133,7 +133,9 @@ class UrlSource {
   }
 
   async #request(range) {
-    const response = await fetch(this.#spec.url, { headers: { range }, signal: this.#abort.signal });
+    // What is kept here need not fill the browser's own cache as well.
+    const cache = this.#options.cache ? "no-store" : "default";
+    const response = await fetch(this.#spec.url, { headers: { range }, cache, signal: this.#abort.signal });
     if (response.status === 206 || response.status === 200) return response;
     await response.body?.cancel();
     if (response.status === 416 && response.headers.get("content-range")?.endsWith("/0")) {

@@ -225,10 +225,18 @@ impl Engine {
         // A CPU that plays a GPU takes many seconds for them: there only what is used is compiled.
         if !adapter.is_cpu() {
             self.host.say(&json!({ "type": "progress", "phase": "compile" }));
-            // A short question's phases; another length has most of its shaders in common with them.
-            let rows = 64.min(session.context_length());
-            let first = [Phase::Prefill { rows, outputs: 1, sample: true }, Phase::Decode { sample: true }];
-            self.prepare(&mut session, &first).await?;
+            // What questions of any length need, though only the plan that all of them need is built.
+            let mut phases = Vec::new();
+            for tokens in [8, 16, 32, 64, 128, 256, session.options().chunk + 8] {
+                let tokens = vec![0; tokens.min(session.context_length())];
+                for phase in session.missing_phases(&tokens) {
+                    if !phases.contains(&phase) {
+                        phases.push(phase);
+                    }
+                }
+            }
+            self.compile(&session, &phases).await?;
+            session.prepare(Phase::Decode { sample: true })?;
         }
         context.finish().await?;
         Ok(Loaded { context, model, session, template, stop_tokens, is_cpu: adapter.is_cpu() })
@@ -236,6 +244,15 @@ impl Engine {
 
     /// Builds the plans of phases, their shaders compiled side by side.
     pub async fn prepare(&self, session: &mut Session, phases: &[Phase]) -> Result<()> {
+        self.compile(session, phases).await?;
+        for &phase in phases {
+            session.prepare(phase)?;
+        }
+        Ok(())
+    }
+
+    /// Has the shaders of phases compiled side by side.
+    async fn compile(&self, session: &Session, phases: &[Phase]) -> Result<()> {
         let mut shaders = Vec::new();
         for &phase in phases {
             for shader in session.uncompiled(phase)? {
@@ -244,19 +261,7 @@ impl Engine {
                 }
             }
         }
-        self.host.compile_all(&shaders).await?;
-        for &phase in phases {
-            session.prepare(phase)?;
-        }
-        Ok(())
-    }
-
-    /// `Cancelled` where [`Self::cancel`] was called since the work began.
-    pub fn check_cancelled(&self) -> Result<()> {
-        match self.cancelled.get() {
-            true => Err(Error::cancelled("cancelled by the caller")),
-            false => Ok(()),
-        }
+        self.host.compile_all(&shaders).await
     }
 }
 
