@@ -10,8 +10,8 @@ import { PHONE, ready, reply, say, visit } from "./harness.mjs";
 
 const DIST = fileURLToPath(new URL("../../dist", import.meta.url));
 const MODEL = "models/anygpu-rust-6m-f16.gguf";
-/** A processor that plays the GPU compiles every kernel slowly. */
-const SLOW = 180_000;
+/** A processor that plays the GPU compiles every kernel slowly, and slower where it has other work. */
+const SLOW = 480_000;
 
 let here;
 before(async () => {
@@ -103,7 +103,7 @@ test("the GPU is lost in the middle of a reply: the page says so and the text go
     await ready(page, SLOW);
     await greedy(page, 24);
     await say(page, "What is a slice?");
-    await page.waitForFunction(() => document.querySelector(".reply .text")?.innerText.length > 10, null, { timeout: SLOW });
+    await page.waitForFunction(() => document.querySelector(".reply .text")?.innerText.length > 0, null, { timeout: SLOW });
     await page.evaluate(async () => {
       const { session } = await import(new URL("page/boot.js", location.href).href);
       await session.engine.request("lose");
