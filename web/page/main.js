@@ -32,7 +32,7 @@ function headline() {
   if (rebuilding) return ["warn", "GPU lost, rebuilding"];
   if (task === "generate") return ["busy", "Writing"];
   if (task) return ["busy", task === "check" ? "Check is running" : "Benchmark is running"];
-  if (state === "ready") return ["good", `${engine.info.adapter.name}${engine.info.adapter.isCpu ? ", a processor" : ""}`];
+  if (state === "ready") return ["good", `${engine.info.adapter.name}${engine.info.adapter.isCpu ? ", on the CPU" : ""}`];
   if (state === "failed") return ["bad", "No model"];
   if (state === "empty") return ["idle", "No model"];
   const share = progress?.totalBytes > 0 ? ` ${Math.floor((100 * progress.loadedBytes) / progress.totalBytes)} %` : "";
@@ -56,10 +56,14 @@ function header() {
 // The welcome: what is loading or loaded, or why nothing is.
 
 let shownFor = null;
+let shown = [];
 let loader = null;
 
 function welcome() {
   const { state, opened, error, engine } = session;
+  const now = [state, opened, engine, error];
+  if (shown.length > 0 && now.every((value, i) => value === shown[i])) return;
+  shown = now;
   const region = byId("loading");
   const name = engine?.info.model.name ?? opened?.label;
   region.hidden = state === "ready";
@@ -107,6 +111,11 @@ session.addEventListener("change", () => {
     if (session.opened?.source !== openedBefore?.source) chat.clear();
     else chat.stop();
     openedBefore = session.opened;
+  }
+  if (session.state === "loading") {
+    // They run on what is being replaced.
+    benchmark.stop();
+    check.stop();
   }
   header();
   welcome();

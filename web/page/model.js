@@ -20,11 +20,17 @@ function modelFacts(model) {
 
 export class ModelView {
   #plan = null;
+  #shown = [];
 
   constructor(session, { onLoad }) {
     this.session = session;
     this.onLoad = onLoad;
-    session.addEventListener("change", () => this.#current());
+    session.addEventListener("change", () => {
+      // A button must not go from under the focus because a reply has ended.
+      const now = [session.state, session.opened, session.engine, session.error];
+      if (now.some((value, i) => value !== this.#shown[i])) this.#current();
+      this.#shown = now;
+    });
     session.addEventListener("progress", () => this.loader?.update(session.progress));
     byId("file").addEventListener("change", ({ target }) => {
       if (target.files[0]) this.pick(target.files[0]);
@@ -48,12 +54,10 @@ export class ModelView {
   /** Shows what a file or URL would take, with a button to go on. */
   async pick(source, contextLength = null) {
     const label = typeof source === "string" ? decodeURIComponent(source.split(/[?#]/)[0].split("/").pop()) || source : source.name;
+    // What to do then stands in the view already.
+    if (missing) return;
     const region = byId("plan");
     region.hidden = false;
-    if (missing) {
-      region.replaceChildren(missingGpu());
-      return;
-    }
     const turn = {};
     this.#plan = turn;
     const close = () => {
@@ -98,7 +102,7 @@ export class ModelView {
       ? h(
           "p",
           { class: "verdict" },
-          "It fits the limits of this GPU. Some tens of megabytes to work in come on top. How much memory there is, a browser does not say: if it is less, loading ends with an error and nothing else happens.",
+          "It fits the limits of this GPU; some tens of megabytes to work in come on top. How much memory there is, a browser does not say: where it is less, loading ends with an error and nothing else happens.",
         )
       : h("div", { class: "verdict bad" }, h("p", {}, "It does not fit this GPU."), h("p", { class: "words" }, reason ?? ""), h("p", {}, "A shorter context or a smaller file of the same model would do."));
     const length = h("input", { type: "number", id: "plan-context", min: 64, max: 1048576, step: 1, inputmode: "numeric", placeholder: plan.contextLength ?? model.contextLength ?? "auto", value: contextLength ?? "" });
@@ -118,15 +122,15 @@ export class ModelView {
       h("h3", {}, label),
       facts(modelFacts(model)),
       memory,
+      verdict,
+      this.session.engine && h("p", { class: "hint" }, "The model that is loaded now is freed first."),
+      h("div", { class: "actions" }, go, button("Not now", close)),
+      again,
       facts([
         ["GPU", adapter.name],
         ["Its largest buffer", bytes(limits.maxBufferBytes)],
         ["Its largest binding", bytes(limits.maxBindingBytes)],
       ]),
-      verdict,
-      this.session.engine && h("p", { class: "hint" }, "The model that is loaded now is freed first."),
-      again,
-      h("div", { class: "actions" }, go, button("Not now", close)),
     );
   }
 

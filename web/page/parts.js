@@ -41,13 +41,16 @@ export function missingGpu(found = {}, message = "") {
 }
 
 /** A line above the views that the reader may dismiss. Good news goes by itself. */
-export function notify({ kind, text, message }) {
+export function notify({ kind, text, message, topic }) {
   const line = h(
     "div",
     { class: `notice ${kind}` },
     h("p", {}, text, message && h("span", { class: "words" }, ` ${message}`)),
     h("button", { type: "button", class: "quiet", "aria-label": "Dismiss", onclick: () => line.remove() }, "×"),
   );
+  // News of the same thing takes the place of what was said before.
+  for (const old of byId("notices").children) if (topic && old.dataset.topic === topic) old.remove();
+  if (topic) line.dataset.topic = topic;
   byId("notices").append(line);
   if (kind === "good") setTimeout(() => line.remove(), 8000);
 }

@@ -44,6 +44,7 @@ export class Session extends EventTarget {
       // Both would rarely fit at once, so the old one goes first.
       await old?.dispose();
       const { Engine } = await anygpu;
+      performance.mark("anygpu:load");
       const engine = await Engine.load(request.source, {
         contextLength: request.contextLength,
         signal: abort.signal,

@@ -62,11 +62,11 @@ export function explain(error) {
 export function notice(event) {
   switch (event.type) {
     case "device-lost":
-      return { kind: "warn", text: "The GPU was lost. The engine is being rebuilt; a reply that was being written goes on after that.", message: event.message };
+      return { topic: "device", kind: "warn", text: "The GPU was lost. The engine is being rebuilt; a reply that was being written goes on after that.", message: event.message };
     case "rebuilt":
-      return { kind: "good", text: "The GPU is back and the model is loaded again." };
+      return { topic: "device", kind: "good", text: "The GPU is back and the model is loaded again." };
     case "cache-failed":
-      return { kind: "warn", text: "The model could not be kept for the next visit. It runs, but will be downloaded again.", message: event.message };
+      return { topic: "cache", kind: "warn", text: "The model could not be kept for the next visit. It runs, but will be downloaded again.", message: event.message };
     default:
       return { kind: "warn", text: event.type, message: event.message };
   }

@@ -38,7 +38,10 @@ export async function visit({ browser, url }, { double = {}, path = "", device =
     if (["error", "warning"].includes(message.type())) complaints.push(`${message.type()}: ${message.text()}`);
   });
   page.on("pageerror", (error) => complaints.push(`uncaught: ${error.message}`));
-  page.on("requestfailed", (request) => complaints.push(`request failed: ${request.url()}`));
+  page.on("requestfailed", (request) => {
+    // What the page itself broke off, as a download that has told its length, is no failure.
+    if (request.failure()?.errorText !== "net::ERR_ABORTED") complaints.push(`request failed: ${request.url()}`);
+  });
   await page.addInitScript(
     ({ double, noGpu }) => {
       globalThis.double = double;
