@@ -47,9 +47,10 @@ test("what the model writes never becomes HTML, and links go to http only", () =
   ));
 
 test("a question asked while the model loads is answered when it is there", () =>
-  visit(here, { double: { loadMs: 3000 } }, async (page) => {
+  visit(here, { double: { hold: "load" } }, async (page) => {
     await say(page, "Already?");
     assert.match(await page.locator(".foot").innerText(), /Waiting for the model/);
+    await page.evaluate(() => (globalThis.doubleGo = true));
     assert.match(await reply(page), /^A slice/);
   }));
 

@@ -114,7 +114,7 @@ test("cached models: listed with the room they take, removed", () =>
   ));
 
 test("benchmark: rows and charts as they come, the report as a file", () =>
-  visit(here, { double: { rows: ROWS, rowMs: 60 }, acceptDownloads: true }, async (page) => {
+  visit(here, { double: { rows: ROWS, hold: "benchmark" }, acceptDownloads: true }, async (page) => {
     await ready(page);
     await page.click("#tab-benchmark");
     await page.click("#run-benchmark");
@@ -124,6 +124,7 @@ test("benchmark: rows and charts as they come, the report as a file", () =>
     assert.match(await page.locator("#hint").innerText(), /benchmark is running/);
     assert.ok(await page.locator("#send").isDisabled());
     await page.click("#tab-benchmark");
+    await page.evaluate(() => (globalThis.doubleGo = true));
     await page.getByText(/Finished in .*: 5 rows, 1 with a wrong answer\./).waitFor();
     assert.deepEqual((await calls(page, "benchmark"))[0].suites, ["prefill", "decode", "load", "memory"]);
     assert.equal(await page.locator("#charts svg").count(), 3);
@@ -135,13 +136,13 @@ test("benchmark: rows and charts as they come, the report as a file", () =>
   }));
 
 test("benchmark: cancelled, and an error in the middle", () =>
-  visit(here, { double: { rows: ROWS, rowMs: 200 } }, async (page) => {
+  visit(here, { double: { rows: ROWS, hold: "benchmark" } }, async (page) => {
     await ready(page);
     await page.click("#tab-benchmark");
     await page.click("#run-benchmark");
-    await page.waitForFunction(() => document.querySelectorAll("#benchmark-rows tr").length === 1);
+    await page.waitForFunction(() => document.querySelectorAll("#benchmark-rows tr").length === 2);
     await page.keyboard.press("Escape");
-    await page.getByText("Cancelled after 1 row.").waitFor();
+    await page.getByText("Cancelled after 2 rows.").waitFor();
     assert.ok(await page.locator("#save-report").isDisabled());
     await page.evaluate(() => (globalThis.double = { fail: { benchmark: { name: "OutOfMemory", message: "32 sequences" } } }));
     await page.click("#run-benchmark");

@@ -11,6 +11,8 @@ const DEFAULTS = {
   steps: 6,
   bytes: 11_678_656,
   compileMs: 10,
+  /** "load" waits in its middle, "benchmark" behind its second row, until a test sets `globalThis.doubleGo`. */
+  hold: null,
   /** Errors by method, as { name, message }: load, plan, generate, benchmark, check, adapter. */
   fail: {},
   /** The reply, cut into pieces of about four characters. */
@@ -43,6 +45,10 @@ function wait(ms, signal) {
   });
 }
 
+async function held(what, signal) {
+  while (set().hold === what && !globalThis.doubleGo) await wait(10, signal);
+}
+
 const ADAPTER = {
   name: "Double GPU 9000",
   backend: "browser",
@@ -67,6 +73,7 @@ export class Engine {
     const began = performance.now();
     for (let i = 0; i <= d.steps; i++) {
       if (i > 0) await wait(d.loadMs / d.steps, signal);
+      if (i === Math.floor(d.steps / 2)) await held("load", signal);
       const seconds = (performance.now() - began) / 1000;
       const loadedBytes = Math.round((d.bytes * i) / d.steps);
       const bytesPerSecond = seconds > 0 ? loadedBytes / seconds : 0;
@@ -165,8 +172,9 @@ export class Engine {
     calls.push({ call: "benchmark", suites });
     if (d.fail.benchmark) throw failure(d.fail.benchmark);
     const rows = d.rows.filter((row) => suites.includes(row.suite));
-    for (const row of rows) {
+    for (const [i, row] of rows.entries()) {
       await wait(d.rowMs, signal);
+      if (i === 2) await held("benchmark", signal);
       onRow?.(row);
     }
     return { schema: 1, environment: { adapter: { name: ADAPTER.name } }, rows };
