@@ -1,6 +1,6 @@
 """Writes a Llama-shaped GGUF with random weights and a made-up vocabulary, for timing only: random_gguf.py OUT.gguf SIZE
 
-SIZE: tiny, or 1b (TinyLlama's shape). Q4_0; scales are kept small so that activations stay finite. Unlike a file without
+SIZE: tiny, 1b (TinyLlama's shape) or 7b (Llama-2-7B's). Q4_0; scales are kept small so that activations stay finite. Unlike a file without
 a vocabulary every engine loads it. Needs the packages numpy and gguf.
 """
 
@@ -12,6 +12,7 @@ import numpy as np
 SHAPES = {  # width, feed-forward width, layers, heads, kv heads, vocabulary
     "tiny": (256, 768, 2, 8, 4, 1024),
     "1b": (2048, 5632, 22, 32, 4, 32000),
+    "7b": (4096, 11008, 32, 32, 32, 32000),
 }
 BLOCK, BLOCK_BYTES = 32, 18
 
