@@ -44,14 +44,19 @@ export class BenchmarkView {
     this.update();
   }
 
+  /** Cases are not broken off: the engine stops behind the one that runs. */
   stop() {
-    this.#abort?.abort();
+    if (!this.#abort || this.#abort.signal.aborted) return;
+    this.#abort.abort();
+    this.state.textContent = "Stopping after the case that runs now.";
+    this.update();
   }
 
   update() {
     const { state, task } = this.session;
     const running = this.#abort !== null;
-    this.run.textContent = running ? "Cancel" : "Run";
+    const stopping = running && this.#abort.signal.aborted;
+    this.run.textContent = stopping ? "Stopping" : running ? "Cancel" : "Run";
     this.run.classList.toggle("stop", running);
     this.run.disabled = !running && (state !== "ready" || task !== null);
     if (running) return;
@@ -137,7 +142,10 @@ export class BenchmarkView {
         h("td", { class: bad ? "bad" : row.check ? "good" : "none" }, row.check ?? "–"),
       ),
     );
-    this.state.textContent = `Running for ${duration(performance.now() - began)}: ${this.#rows.length} row${this.#rows.length === 1 ? "" : "s"} so far.`;
+    if (!this.#abort?.signal.aborted) {
+      const rows = `${this.#rows.length} row${this.#rows.length === 1 ? "" : "s"}`;
+      this.state.textContent = `Running for ${duration(performance.now() - began)}: ${rows} so far.`;
+    }
     this.show();
   }
 }

@@ -145,7 +145,13 @@ async function body(file, start, end, fault, response, record) {
     record.sentBytes += part.length;
     if (response.destroyed) return void stream.destroy();
     if (!response.write(part) && !(left <= 0)) {
-      await new Promise((resolve) => response.once("drain", resolve).once("close", resolve));
+      await new Promise((resolve) => {
+        const done = () => {
+          response.off("drain", done).off("close", done);
+          resolve(undefined);
+        };
+        response.on("drain", done).on("close", done);
+      });
     }
     if (left <= 0) {
       // What was written goes out first, then the connection ends in the middle of the body.
