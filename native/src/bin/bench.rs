@@ -9,7 +9,6 @@ use anygpu::format::source::{ByteSource, MappedFile};
 use anygpu::generate::{Model, SessionOptions};
 use anygpu::gpu::{Adapter, AdapterOptions, Context};
 use anygpu::kernels::testing::nmse;
-use anygpu::profile::Profile;
 use anygpu::{DType, Error, Result};
 use anygpu_benches::baseline::{Baseline, Request};
 use anygpu_benches::report::{Report, Row};
@@ -74,7 +73,7 @@ struct Arguments {
     /// Part of the adapter's name
     #[arg(long)]
     adapter: Option<String>,
-    /// Clip the device to a stored profile
+    /// Clip the device to a stored profile, or to that of a JSON file
     #[arg(long)]
     profile: Option<String>,
     /// A folder for report.json, report.md and report.html
@@ -106,7 +105,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
         return Err(Error::unsupported(format!("suite {unknown:?}: expected one of {}", SUITES.join(", "))));
     }
     let adapter = Adapter::request(&AdapterOptions { name: arguments.adapter.clone(), ..Default::default() }).await?;
-    let clip = arguments.profile.as_deref().map(Profile::by_name).transpose()?;
+    let clip = arguments.profile.as_deref().map(anygpu_native::clip::profile).transpose()?;
     let context = Context::open(&adapter, clip.as_ref()).await?;
     let mut report = Report { environment: host::environment(), ..Report::default() };
     report.environment.describe(&context, adapter.is_cpu());
