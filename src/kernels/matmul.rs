@@ -113,16 +113,22 @@ impl Shape {
         shapes.retain(fits);
         if shapes.is_empty() {
             let unit = if profile.features.f16 { Unit::F16 } else { Unit::F32 };
-            let rows: &[u32] = match m {
-                0..=16 => &[16],
-                17..=32 => &[32],
-                33..=64 => &[64],
-                _ => &[128, 64],
+            // The deeper tile has a sub-block of w for every invocation to dequantise.
+            let tiles: &[[u32; 3]] = match m {
+                0..=16 => &[[16, 64, 32]],
+                17..=32 => &[[32, 64, 32]],
+                33..=64 => &[[64, 64, 32]],
+                _ => &[[128, 128, 64], [128, 128, 32], [128, 64, 32], [64, 64, 32]],
             };
-            shapes.extend(rows.iter().map(|&rows| Self::lanes(unit, [rows, 64, 32])));
+            shapes.extend(tiles.iter().map(|&tile| Self::lanes(unit, tile)));
             shapes.retain(fits);
         }
         shapes
+    }
+
+    /// Columns of an invocation, without cooperative matrices: with 8 rows, 16 loads serve 64 dot products of four.
+    fn cols(&self) -> u32 {
+        if self.tile[1] == 128 { 8 } else { 4 }
     }
 
     fn lanes(unit: Unit, tile: [u32; 3]) -> Self {
@@ -202,8 +208,10 @@ impl Kernel for Matmul {
             .slot("x", if matches!(self.x, Activations::F16(_)) { "matmul/x_f16" } else { "matmul/x_f32" })
             .trusted();
         spec = match shape.unit {
-            Unit::F32 => return spec.alias("Vec4", "vec4<f32>"),
-            Unit::F16 => return spec.flag(Flag::F16).alias("Vec4", "vec4<f16>"),
+            Unit::F32 => return spec.constant("COLS", shape.cols()).alias("Vec4", "vec4<f32>"),
+            Unit::F16 => {
+                return spec.constant("COLS", shape.cols()).flag(Flag::F16).alias("Vec4", "vec4<f16>");
+            }
             Unit::Cooperative { side, subgroup } => {
                 let [a, b, c] = if side == 16 {
                     ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]
@@ -340,8 +348,8 @@ mod tests {
             ("h100", 9, 12288, cooperative, [16, 64, 128]),
             ("rtx-3090", 512, 4096, cooperative, [128, 128, 64]),
             ("rtx-4090", 512, 4096, cooperative, [128, 128, 64]),
-            ("gtx-1660", 512, 4096, Unit::F16, [128, 64, 32]),
-            ("m2-max", 512, 4096, Unit::F16, [128, 64, 32]),
+            ("gtx-1660", 512, 4096, Unit::F16, [128, 128, 64]),
+            ("m2-max", 512, 4096, Unit::F16, [128, 128, 64]),
             ("intel-igpu", 512, 256, Unit::F16, [64, 64, 32]),
             ("rdna", 20, 4096, Unit::F16, [32, 64, 32]),
             ("webgpu-baseline", 512, 4096, Unit::F32, [64, 64, 32]),
@@ -370,7 +378,7 @@ mod tests {
                             assert!((tile_m * tile_k / 4).is_multiple_of(shape.workgroup), "{case}: loads of x");
                             assert!((tile_n * tile_k / 32).is_multiple_of(shape.workgroup), "{case}: loads of w");
                         }
-                        _ => assert!(tile_m.is_multiple_of(shape.workgroup / (tile_n / 4)), "{case}: rows of lanes"),
+                        _ => assert!(tile_m.is_multiple_of(shape.workgroup / (tile_n / shape.cols())), "{case}: rows of lanes"),
                     }
                     let kernel = Matmul {
                         w: Tensor::new(Storage::Activation(0), 0, DType::Q4_0, [n, 4096]),

@@ -1,12 +1,15 @@
-// The product of two tiles by ordinary arithmetic. The workgroup is a grid of TILE_N / 4 columns; an invocation has
-// every (TILE_N / 4)-th of the tile's columns, four in all, and as many rows as make up the tile.
+// The product of two tiles by ordinary arithmetic. The workgroup is a grid of TILE_N / COLS columns; an invocation has
+// every (TILE_N / COLS)-th of the tile's columns, COLS in all (4 or 8), and as many rows as make up the tile.
 
 const PITCH = TILE_K / 4u;
-const LANE_COLS = TILE_N / 4u;
+const LANE_COLS = TILE_N / COLS;
 const LANE_ROWS = WORKGROUP / LANE_COLS;
 const ROWS = TILE_M / LANE_ROWS;
 
-alias Sums = array<vec4<f32>, ROWS>; // rows by four columns
+// Rows and columns of an invocation lie a multiple of 8 apart, so that one place serves them all.
+const_assert LANE_ROWS % 8u == 0u && LANE_COLS % 8u == 0u && PITCH % 8u == 0u;
+
+alias Sums = array<vec4<f32>, ROWS * COLS / 4u>; // rows by vectors of four columns
 
 // Neighbouring rows begin in other banks, so that invocations that read a column of vectors do not collide.
 fn tile_at(row: u32, i: u32) -> u32 {
@@ -17,21 +20,30 @@ fn multiply(sums: ptr<function, Sums>, lane: u32) {
     let row = lane / LANE_COLS;
     let col = lane % LANE_COLS;
     for (var i = 0u; i < TILE_K / 4u; i++) {
-        let w0 = vec4<f32>(w_tile[tile_at(col, i)]);
-        let w1 = vec4<f32>(w_tile[tile_at(col + LANE_COLS, i)]);
-        let w2 = vec4<f32>(w_tile[tile_at(col + 2u * LANE_COLS, i)]);
-        let w3 = vec4<f32>(w_tile[tile_at(col + 3u * LANE_COLS, i)]);
+        let from_x = tile_at(row, i);
+        let from_w = tile_at(col, i);
+        var v: array<vec4<f32>, ROWS>;
         for (var r = 0u; r < ROWS; r++) {
-            let v = vec4<f32>(x_tile[tile_at(row + r * LANE_ROWS, i)]);
-            (*sums)[r] += vec4<f32>(dot(v, w0), dot(v, w1), dot(v, w2), dot(v, w3));
+            v[r] = vec4<f32>(x_tile[from_x + r * (LANE_ROWS * PITCH)]);
+        }
+        for (var c = 0u; c < COLS / 4u; c++) {
+            let at = from_w + 4u * c * (LANE_COLS * PITCH);
+            let w0 = vec4<f32>(w_tile[at]);
+            let w1 = vec4<f32>(w_tile[at + LANE_COLS * PITCH]);
+            let w2 = vec4<f32>(w_tile[at + 2u * LANE_COLS * PITCH]);
+            let w3 = vec4<f32>(w_tile[at + 3u * LANE_COLS * PITCH]);
+            for (var r = 0u; r < ROWS; r++) {
+                (*sums)[r * (COLS / 4u) + c] += vec4<f32>(dot(v[r], w0), dot(v[r], w1), dot(v[r], w2), dot(v[r], w3));
+            }
         }
     }
 }
 
 fn write_sums(sums: ptr<function, Sums>, m0: u32, n0: u32, lane: u32) {
     for (var r = 0u; r < ROWS; r++) {
-        for (var c = 0u; c < 4u; c++) {
-            write(m0 + lane / LANE_COLS + r * LANE_ROWS, n0 + lane % LANE_COLS + c * LANE_COLS, (*sums)[r][c]);
+        for (var c = 0u; c < COLS; c++) {
+            let m = m0 + lane / LANE_COLS + r * LANE_ROWS;
+            write(m, n0 + lane % LANE_COLS + c * LANE_COLS, (*sums)[r * (COLS / 4u) + c / 4u][c % 4u]);
         }
     }
 }
