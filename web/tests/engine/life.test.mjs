@@ -123,6 +123,8 @@ test("loads and disposals in a row leave nothing behind", async () => {
     assert.equal(currentBytes, first.currentBytes, "each load takes the same GPU memory");
     assert.equal(wasmBytes, first.wasmBytes, "and the same heap");
   }
+  // The browser tells of it a little later.
+  for (let i = 0; i < 100 && world.page.workers().length > 0; i += 1) await world.page.waitForTimeout(100);
   assert.equal(world.page.workers().length, 0, "every worker has ended");
 });
 
