@@ -62,7 +62,7 @@ class UrlSource {
   #store = null;
   #whole = null;
   #received = 0;
-  #error = null;
+  #closed = null;
   #streaming = false;
   #abort = new AbortController();
   #hash = null;
@@ -154,7 +154,7 @@ class UrlSource {
       try {
         return await work(() => (attempt = 0));
       } catch (error) {
-        if (this.#abort.signal.aborted) throw this.#error ?? failure("Cancelled", "cancelled by the caller");
+        if (this.#closed) throw this.#closed;
         attempt += 1;
         if (error.permanent || attempt >= ATTEMPTS) {
           const tries = error.permanent ? "" : ` (${attempt} attempts)`;
@@ -249,7 +249,7 @@ class UrlSource {
 
   /** Starts requests: what is waited for first, then what comes after the last read. */
   #pump() {
-    while (this.#ranges && !this.#error && this.#busy < PARALLEL) {
+    while (this.#ranges && !this.#closed && this.#busy < PARALLEL) {
       let index = this.#urgent.shift();
       if (index === undefined && this.#options.ahead) {
         if (this.#evict() + this.#busy >= HELD) return;
@@ -266,7 +266,7 @@ class UrlSource {
   /** Fetches a segment, from a response that is already there if there is one. */
   async #fetch(index, response = null) {
     this.#busy += 1;
-    this.#segments[index].state = "busy";
+    Object.assign(this.#segments[index], { state: "busy", error: null });
     const bytes = new Uint8Array(this.#length(index));
     let got = 0;
     try {
@@ -295,7 +295,7 @@ class UrlSource {
       this.#arrived(index, bytes);
     } catch (error) {
       this.#busy -= 1;
-      this.#fail(error);
+      this.#fail(this.#segments[index], error);
     }
     this.#pump();
   }
@@ -310,7 +310,7 @@ class UrlSource {
         response = null;
       } while (this.#segments.some(({ state, waiting }) => state === "missing" && waiting));
     } catch (error) {
-      this.#fail(error);
+      for (const segment of this.#segments) if (segment.state === "missing") this.#fail(segment, error);
     }
     this.#streaming = false;
   }
@@ -357,23 +357,17 @@ class UrlSource {
     }
   }
 
-  #fail(error) {
-    this.#error ??= error;
-    for (const segment of this.#segments) {
-      segment.waiting?.forEach((resolve) => resolve());
-      segment.waiting = null;
-    }
+  /** A segment did not come: who waits for it is told, and only who reads it has it asked for again. */
+  #fail(segment, error) {
+    Object.assign(segment, { state: "missing", read: true, error });
+    segment.waiting?.forEach((resolve) => resolve());
+    segment.waiting = null;
   }
 
   /** Waits until a segment can be read, and copies a part of it. */
   async #copy(index, from, into) {
     for (;;) {
-      if (this.#error) {
-        const error = this.#error;
-        // A later attempt may fare better: a server that comes back.
-        if (!this.#abort.signal.aborted) this.#error = null;
-        throw error;
-      }
+      if (this.#closed) throw this.#closed;
       const segment = this.#segments[index];
       segment.read = true;
       if (segment.bytes) {
@@ -386,6 +380,8 @@ class UrlSource {
       if (segment.state === "stored") return this.#store.read(index * SEGMENT + from, into);
       const done = new Promise((resolve) => (segment.waiting ??= []).push(resolve));
       if (segment.state === "missing") {
+        // What went wrong before may be over: a server that came back.
+        segment.error = null;
         if (this.#ranges) {
           this.#urgent.push(index);
           this.#pump();
@@ -394,6 +390,7 @@ class UrlSource {
         }
       }
       await done;
+      if (segment.error) throw segment.error;
     }
   }
 
@@ -469,11 +466,11 @@ class UrlSource {
   }
 
   close() {
-    this.#error ??= failure("Cancelled", "cancelled by the caller");
+    this.#closed ??= failure("Cancelled", "cancelled by the caller");
     this.#abort.abort();
     this.#store?.close();
     this.#store = null;
-    this.#fail(this.#error);
+    for (const segment of this.#segments) if (!segment.bytes) this.#fail(segment, this.#closed);
   }
 }
 

@@ -12,7 +12,7 @@ test("a signal ends a generation, and the engine goes on", async () => {
   const found = await world.run(async (raw) => {
     const engine = await Engine.load(MODEL, { cache: false });
     const abort = new AbortController();
-    const generation = engine.generate("fn main", { raw: true, temperature: 0, maxTokens: 60, signal: abort.signal });
+    const generation = engine.generate("fn main", { raw: true, temperature: 0, maxTokens: 40, signal: abort.signal });
     let pieces = 0;
     const loop = refused(
       (async () => {
@@ -23,13 +23,13 @@ test("a signal ends a generation, and the engine goes on", async () => {
     // Before it begins.
     results.early = await refused(written(engine.generate("x", { raw: true, signal: AbortSignal.abort() })));
     // A loop that is left.
-    const left = engine.generate("fn main", { raw: true, temperature: 0, maxTokens: 60 });
+    const left = engine.generate("fn main", { raw: true, temperature: 0, maxTokens: 40 });
     for await (const piece of left) {
       void piece;
       break;
     }
     results.left = await left.metrics;
-    results.after = await written(engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: raw.maxTokens }));
+    results.after = await written(engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: 6 }));
     await engine.dispose();
     results.disposed = await refused(written(engine.generate("x")));
     return results;
@@ -37,8 +37,8 @@ test("a signal ends a generation, and the engine goes on", async () => {
   assert.deepEqual([found.loop.name, found.metrics.name, found.early.name], ["Cancelled", "Cancelled", "Cancelled"]);
   assert.ok(found.loop.isError);
   assert.equal(found.left.finish, "cancelled");
-  assert.ok(found.left.generatedTokens < 60, `${found.left.generatedTokens} tokens after the loop was left`);
-  assert.deepEqual(found.after.tokens, greedy.raw.tokens);
+  assert.ok(found.left.generatedTokens < 40, `${found.left.generatedTokens} tokens after the loop was left`);
+  assert.deepEqual(found.after.tokens, greedy.raw.tokens.slice(0, 6));
   assert.equal(found.disposed.name, "Io");
 });
 
@@ -58,7 +58,7 @@ test("a device lost in the middle of a text is replaced, and the text goes on", 
   const found = await world.run(async ({ raw, chat }) => {
     const events = [];
     const engine = await Engine.load(MODEL, { cache: false, onEvent: (event) => events.push(event.type) });
-    const generation = engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: raw.maxTokens });
+    const generation = engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: 12 });
     let text = "";
     for await (const piece of generation) {
       if (text === "") await engine.request("lose");
@@ -67,16 +67,16 @@ test("a device lost in the middle of a text is replaced, and the text goes on", 
     const first = { text, ...(await generation.metrics) };
     // Lost while nothing runs: the next use finds out.
     await engine.request("lose");
-    const [{ question, maxTokens }] = chat;
-    const idle = await written(engine.generate([{ role: "user", content: question }], { temperature: 0, maxTokens }));
+    const [{ question }] = chat;
+    const idle = await written(engine.generate([{ role: "user", content: question }], { temperature: 0, maxTokens: 4 }));
     const memory = await engine.memory();
     await engine.dispose();
     return { first, idle, events, memory };
   }, greedy);
-  assert.deepEqual(found.first.tokens, greedy.raw.tokens);
-  assert.equal(found.first.text, greedy.raw.text);
+  assert.deepEqual(found.first.tokens, greedy.raw.tokens.slice(0, 12));
+  assert.ok(greedy.raw.text.startsWith(found.first.text));
   assert.equal(found.first.rebuilt, 1);
-  assert.deepEqual(found.idle.tokens, greedy.chat[0].tokens);
+  assert.deepEqual(found.idle.tokens, greedy.chat[0].tokens.slice(0, 4));
   assert.deepEqual(found.events, ["device-lost", "rebuilt", "device-lost", "rebuilt"]);
   assert.ok(found.memory.currentBytes > 0);
   assert.deepEqual(world.problems, []);
@@ -123,6 +123,8 @@ test("loads and disposals in a row leave nothing behind", async () => {
     assert.equal(currentBytes, first.currentBytes, "each load takes the same GPU memory");
     assert.equal(wasmBytes, first.wasmBytes, "and the same heap");
   }
+  // The browser tells of it a little later.
+  for (let i = 0; i < 100 && world.page.workers().length > 0; i += 1) await world.page.waitForTimeout(100);
   assert.equal(world.page.workers().length, 0, "every worker has ended");
 });
 
