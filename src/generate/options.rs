@@ -108,6 +108,10 @@ pub struct SessionOptions {
     /// Decode steps submitted before the oldest one's token has been read back; 1 waits for every token. With 2 a cancelled
     /// generation leaves the step that runs and one behind it.
     pub ahead: usize,
+    /// The same kernels at every position, so that a token's logits do not depend on how long the context may become: attention
+    /// of short contexts takes no variant of its own. The same seed on the same adapter gives the same text either way, since
+    /// all other choices follow from the device's profile.
+    pub deterministic: bool,
     /// Compute everything in f32 without subgroups, integer dot products and matrix units: the path that others are
     /// checked against.
     pub plain: bool,
@@ -115,6 +119,6 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { context_length: 0, slots: 1, chunk: 512, ahead: 2, plain: false }
+        Self { context_length: 0, slots: 1, chunk: 512, ahead: 2, deterministic: false, plain: false }
     }
 }

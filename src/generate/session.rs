@@ -130,6 +130,14 @@ impl Session {
         Ok(())
     }
 
+    /// The phase that decodes a token at position `longest` or before it.
+    pub fn decode_phase(&self, longest: usize) -> Phase {
+        match self.options.deterministic {
+            true => Phase::Decode { sample: true, short: false },
+            false => Phase::decode(longest),
+        }
+    }
+
     /// The plan of a phase, built at its first use.
     ///
     /// # Errors
@@ -315,7 +323,7 @@ impl Session {
         if longest >= self.context_length() {
             return Err(full(longest + 1, self.context_length()));
         }
-        let phase = Phase::decode(longest);
+        let phase = self.decode_phase(longest);
         self.plan(phase)?;
         let context = self.model.context();
         let mut encoder = context.encoder();

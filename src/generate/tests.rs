@@ -122,6 +122,24 @@ fn split_buffers_give_the_same_tokens() {
 }
 
 #[test]
+fn deterministic_takes_the_same_kernels_at_every_position() {
+    // Heads of whole blocks, for which attention of short contexts has a variant.
+    let file = tiny_gguf(&TinySpec { n_heads: 4, n_kv_heads: 2, head_dim: 32, ..Default::default() }).unwrap();
+    let model = load(&context(|_| {}), &file);
+    let expected = reference(&file).generate_greedy(&PROMPT, 12).unwrap();
+    let mut texts = Vec::new();
+    for deterministic in [false, true] {
+        let options = SessionOptions { context_length: 1024, deterministic, plain: true, ..Default::default() };
+        let mut session = model.session(options).unwrap();
+        let phases = [0, 511, 512, 1000].map(|longest| session.decode_phase(longest));
+        assert_eq!(phases.iter().all(|phase| *phase == phases[0]), deterministic, "{phases:?}");
+        texts.push(greedy(&mut session, &PROMPT, 12));
+    }
+    assert_eq!(texts[0], texts[1], "both variants choose the same tokens");
+    assert_eq!(texts[0], expected);
+}
+
+#[test]
 fn ahead_of_read_back_or_not_is_the_same() {
     let file = tiny_gguf(&TinySpec::default()).unwrap();
     let model = load(&context(|_| {}), &file);

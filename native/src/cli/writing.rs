@@ -43,6 +43,9 @@ pub struct WritingArgs {
     /// How many recent tokens the penalty sees, at most 256
     #[arg(long, default_value_t = 64, value_name = "N")]
     pub repeat_last: u32,
+    /// The same kernels at every position, whatever the context's length
+    #[arg(long)]
+    pub deterministic: bool,
     /// The same seed on the same adapter gives the same text; without it every run differs
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
@@ -66,7 +69,11 @@ impl WritingArgs {
 
     /// A session of the asked size.
     pub fn session(&self, model: &Model) -> Result<Session> {
-        Ok(model.session(SessionOptions { context_length: self.context, ..Default::default() })?)
+        Ok(model.session(SessionOptions {
+            context_length: self.context,
+            deterministic: self.deterministic,
+            ..Default::default()
+        })?)
     }
 
     /// The options; `keep` tokens stay at a shift.

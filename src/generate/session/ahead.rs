@@ -23,7 +23,7 @@ impl Session {
         if tail > 0 {
             phases.push(Phase::Prefill { rows: self.rows_for(tail), outputs: 1, sample: true });
         }
-        phases.push(Phase::decode(tokens.len()));
+        phases.push(self.decode_phase(tokens.len()));
         phases.retain(|phase| !self.plans.contains_key(phase));
         phases
     }
