@@ -337,6 +337,8 @@ def suites(options):
     result = visit(options, query)
     if "report" not in result:
         return 1
+    for row in result["report"]["rows"]:
+        row["engine"] = ENGINES[0]
     write(options, result["report"], [result])
     return 0
 
