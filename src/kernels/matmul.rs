@@ -4,6 +4,10 @@
 //! A workgroup computes a tile of the result. Tiles of `x` and of the dequantised `w` go through workgroup memory, as f32,
 //! as f16, or as f16 for cooperative matrices. Sums are f32 everywhere.
 
+mod bias;
+
+pub use bias::MatmulBias;
+
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
 use super::matvec;
@@ -198,6 +202,7 @@ impl Kernel for Matmul {
             .constant("TILE_N", tile_n)
             .constant("TILE_K", tile_k)
             .slot("weights", format!("weights/{}", self.w.dtype()))
+            .slot("finish", "matmul/finish/none")
             .trusted();
         spec = match shape.unit {
             Unit::F32 => return spec.alias("Vec4", "vec4<f32>"),
@@ -294,6 +299,7 @@ pub fn cases() -> Vec<Case> {
     for (m, n) in narrow.into_iter().chain([(64, 12_300), (500, 3_085), (512, 3_072)]) {
         add(DType::F16, [m, n, 40], [20, 512].contains(&m), [0, 0]);
     }
+    cases.extend(bias::cases());
     cases
 }
 

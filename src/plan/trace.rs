@@ -31,8 +31,9 @@ impl Plan {
         let work = |step: &super::Step| {
             let bindings = step.kernel.bindings();
             let bound_bytes = bindings.iter().map(|binding| binding.tensor.bytes()).sum();
-            // Products bind the weight first and the result last.
-            let operations = match (step.kernel.name(), bindings.first(), bindings.last()) {
+            // Products bind the weight first and write the result.
+            let result = bindings.iter().find(|binding| binding.access == crate::gpu::Access::Write);
+            let operations = match (step.kernel.name(), bindings.first(), result) {
                 ("matmul" | "matvec", Some(w), Some(y)) => 2 * (w.tensor.len() * y.tensor.rows()) as u64,
                 _ => 0,
             };
