@@ -59,8 +59,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header> {
 impl Entry {
     /// The tensor in a file of `total` bytes whose data start at `data`.
     pub fn place(self, name: &str, data: u64, total: u64) -> Result<TensorInfo> {
-        let element = Element::by_name(&self.dtype)
-            .ok_or_else(|| Error::unsupported(format!("elements {:?}: expected one of F32, F16, BF16, …", self.dtype)))?;
+        let element = Element::by_name(&self.dtype).ok_or_else(|| {
+            Error::unsupported(format!("elements {:?}: expected one of F32, F16, BF16, …", self.dtype))
+        })?;
         if self.shape.len() > MAX_DIMENSIONS {
             let found = self.shape.len();
             return Err(Error::format(format!("{found} dimensions: expected at most {MAX_DIMENSIONS}")));

@@ -12,10 +12,7 @@ use crate::error::{Error, Result};
 ///
 /// # Errors
 /// `Shape` where sizes overflow or a name occurs twice.
-pub fn header(
-    tensors: &[(&str, Element, Vec<u64>)],
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>> {
+pub fn header(tensors: &[(&str, Element, Vec<u64>)], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let mut entries = serde_json::Map::new();
     if !metadata.is_empty() {
         entries.insert("__metadata__".to_owned(), json!(metadata));
