@@ -26,6 +26,7 @@ pub mod cache;
 
 pub mod host;
 pub mod kernel;
+pub mod packed;
 pub mod q8;
 pub mod testing;
 
@@ -60,6 +61,9 @@ kernels! {
     attention_split,
     attention_merge,
     attention_prefill,
+    layer_norm,
+    attention_packed,
+    pool,
 }
 
 #[cfg(test)]
