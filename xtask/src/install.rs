@@ -21,18 +21,35 @@ pub fn driver() -> Result<(), String> {
         Missing::Driver => "no Vulkan driver",
         Missing::Device => "Vulkan drivers, but no GPU for them",
     };
-    let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let distribution = Distribution::of(&release);
+    let distribution = distribution();
     if distribution != Some(Distribution::Debian) {
         return Err(format!("found {what} on this machine\n{}", advice(distribution)));
     }
+    debian(what, &DEBIAN).map_err(|e| format!("{e}\n{}", advice(distribution)))?;
+    match machine.adapter() {
+        Ok(()) => Ok(()),
+        Err(Missing::Device) if std::env::var_os("VK_DRIVER_FILES").is_some() => {
+            Err("VK_DRIVER_FILES names drivers without a GPU: unset it to use the software driver".into())
+        }
+        Err(still) => {
+            Err(format!("{} are installed, but a Vulkan adapter is still missing: {still:?}", DEBIAN.join(" ")))
+        }
+    }
+}
+
+/// Installs Debian's `packages`, of which `found` says why.
+///
+/// # Errors
+/// When that takes a password, or when apt-get fails.
+pub fn debian(found: &str, packages: &[&str]) -> Result<(), String> {
     let Some(as_root) = as_root() else {
         return Err(format!(
-            "found {what} on this machine, and may not install any: neither root nor sudo without a password\n{}",
-            advice(distribution)
+            "found {found} on this machine, and may not install any: neither root nor sudo without a password; as root: \
+             apt-get install {}",
+            packages.join(" ")
         ));
     };
-    eprintln!("xtask: found {what}: installing {}", DEBIAN.join(" "));
+    eprintln!("xtask: found {found}: installing {}", packages.join(" "));
     let apt = |arguments: &[&str]| {
         let mut words = as_root.to_vec();
         words.extend(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]);
@@ -43,17 +60,16 @@ pub fn driver() -> Result<(), String> {
     if let Err(message) = apt(&["update", "--quiet"]) {
         eprintln!("xtask: {message}; going on");
     }
-    apt(&[["install", "--quiet", "--yes", "--no-install-recommends"].as_slice(), &DEBIAN].concat())
-        .map_err(|e| format!("{e}\n{}", advice(distribution)))?;
-    match machine.adapter() {
-        Ok(()) => Ok(()),
-        Err(Missing::Device) if std::env::var_os("VK_DRIVER_FILES").is_some() => {
-            Err("VK_DRIVER_FILES names drivers without a GPU: unset it to use the software driver".into())
-        }
-        Err(still) => {
-            Err(format!("{} are installed, but a Vulkan adapter is still missing: {still:?}", DEBIAN.join(" ")))
-        }
-    }
+    apt(&[["install", "--quiet", "--yes", "--no-install-recommends"].as_slice(), packages].concat())
+}
+
+/// Whether this system has Debian's packages.
+pub fn is_debian() -> bool {
+    distribution() == Some(Distribution::Debian)
+}
+
+fn distribution() -> Option<Distribution> {
+    Distribution::of(&fs::read_to_string("/etc/os-release").unwrap_or_default())
 }
 
 /// Makes sure that `cargo SUBCOMMAND` is there: rustup's minimal set leaves it out.
