@@ -28,6 +28,7 @@ pub mod host;
 pub mod kernel;
 pub mod packed;
 pub mod q8;
+pub mod ranking;
 pub mod testing;
 
 pub use host::Host;
@@ -64,6 +65,9 @@ kernels! {
     layer_norm,
     attention_packed,
     pool,
+    scan,
+    top_k,
+    rescore,
 }
 
 #[cfg(test)]
