@@ -156,7 +156,7 @@ impl Index {
             return Err(Error::format(format!("index: tensor ids: expected ascending numbers below {next_id}")));
         }
         index.reserve(n)?;
-        let row_bytes = if n == 0 { 0 } else { vectors.bytes as usize / n };
+        let row_bytes = (vectors.bytes as usize).checked_div(n).unwrap_or(0);
         for start in (0..n).step_by(ROWS_AT_ONCE) {
             let count = ROWS_AT_ONCE.min(n - start);
             let bytes = file.source().read(vectors.offset + (start * row_bytes) as u64, count * row_bytes).await?;
