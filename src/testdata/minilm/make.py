@@ -62,7 +62,7 @@ def texts():
     n = 0
     # Runs of lines, some past the 256 tokens that the model reads.
     while len(out) < 200:
-        start, count = (7 * n) % len(lines), 2 + n % 23
+        start, count = (7 * n) % len(lines), 2 + n % 5 if n % 12 else 24
         out.append(" ".join((lines + lines)[start:start + count]))
         n += 1
     return out[:200]
