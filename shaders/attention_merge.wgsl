@@ -1,4 +1,4 @@
-// Joins the splits of attention_split: y = Σ w_s Σpv_s / Σ w_s Σp_s, w_s = 2^(max_s - max). One workgroup a row and HEADS
+// Joins the splits of attention_decode: y = Σ w_s Σpv_s / Σ w_s Σp_s, w_s = 2^(max_s - max). One workgroup a row and HEADS
 // heads; WAYS splits of a head are added side by side. With DOT4 the result is quantised for integer dot products.
 #ifdef DOT4
 #import q8
@@ -33,7 +33,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = rows[r];
     let pages = row.z / PAGE + 1u;
     let split_pages = (pages + SPLITS - 1u) / SPLITS;
-    // As many as attention_split fills; an inactive row has none and becomes zero.
+    // As many as attention_decode fills; an inactive row has none and becomes zero.
     let splits = select(0u, (pages + split_pages - 1u) / split_pages, row.w != 0u);
     let pair = lane % PAIRS;
     let way = lane / PAIRS;

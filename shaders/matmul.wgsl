@@ -12,8 +12,8 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
-@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[M, X_COLS / 4]
 @group(1) @binding(0) var<uniform> params: Params;
+#import x
 // y, behind the inputs that finish(column of y, sum) takes: what is done to a sum before it is written, FINISHES where that
 // is anything.
 #import finish
@@ -35,7 +35,7 @@ const W_LOADS = (W_BLOCKS + WORKGROUP - 1u) / WORKGROUP;
 
 // What one invocation loads of a pair of tiles, on its way to workgroup memory.
 struct Loaded {
-    x: array<vec4<f32>, X_LOADS>,
+    x: array<XVec, X_LOADS>,
     w: array<array<vec4<f32>, 8>, W_LOADS>,
 }
 
@@ -53,7 +53,7 @@ fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
                 out.x[l] = x[m * (X_COLS / 4u) + i];
             } else {
                 let v = x[m * (X_COLS / 4u) + min(i, X_COLS / 4u - 1u)];
-                out.x[l] = select(v, vec4<f32>(0.0), i >= X_COLS / 4u);
+                out.x[l] = select(v, XVec(), i >= X_COLS / 4u);
             }
         }
     }
@@ -68,20 +68,11 @@ fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
     return out;
 }
 
-fn narrow(v: vec4<f32>) -> Vec4 {
-#ifdef F16
-    // Conversion of what f16 cannot hold is undefined.
-    return Vec4(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
-#else
-    return v;
-#endif
-}
-
 fn store(loaded: ptr<function, Loaded>, lane: u32) {
     for (var l = 0u; l < X_LOADS; l++) {
         let at = lane + l * WORKGROUP;
         if X_VECTORS % WORKGROUP == 0u || at < X_VECTORS {
-            x_tile[tile_at(at / (TILE_K / 4u), at % (TILE_K / 4u))] = narrow((*loaded).x[l]);
+            x_tile[tile_at(at / (TILE_K / 4u), at % (TILE_K / 4u))] = x_narrow((*loaded).x[l]);
         }
     }
     for (var l = 0u; l < W_LOADS; l++) {

@@ -19,22 +19,9 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> v_cache: array<u32>; // v_cache[pages, kv_count, PAGE, HEAD_DIM / 2]
 @group(1) @binding(0) var<uniform> params: Params;
 
-const PAIRS: u32 = ROPE_DIM / 2u;
 const WORDS: u32 = HEAD_DIM / 2u;
 
-// (cos, sin) of a position's angle: the product of its low and its high byte's.
-fn angle(position: u32, pair: u32) -> vec2<f32> {
-    let low = rope[(position & 255u) * PAIRS + pair];
-    let high = rope[(256u + (position >> 8u)) * PAIRS + pair];
-    return vec2<f32>(low.x * high.x - low.y * high.y, low.x * high.y + low.y * high.x);
-}
-
-fn pair_elements(pair: u32) -> vec2<u32> {
-    if INTERLEAVED {
-        return vec2<u32>(2u * pair, 2u * pair + 1u);
-    }
-    return vec2<u32>(pair, pair + PAIRS);
-}
+#import rope
 
 // Element e of the key head at `head` after the turn.
 fn turned(head: u32, e: u32, position: u32) -> f32 {
@@ -51,17 +38,6 @@ fn turned(head: u32, e: u32, position: u32) -> f32 {
     let x = vec2<f32>(qkv[head + at.x], qkv[head + at.y]);
     let turn = angle(position, pair);
     return select(x.x * turn.x - x.y * turn.y, x.x * turn.y + x.y * turn.x, second);
-}
-
-// The cache holds finite numbers only, because attention multiplies what it masks by zero. Written on bits: WGSL lets
-// compilers assume that there is no NaN.
-fn finite(v: f32) -> f32 {
-    let bits = bitcast<u32>(v) & 0x7fffffffu;
-    return clamp(select(v, 0.0, bits > 0x7f800000u), -65504.0, 65504.0);
-}
-
-fn pack(a: f32, b: f32) -> u32 {
-    return pack2x16float(vec2<f32>(finite(a), finite(b)));
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -5,14 +5,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // x[M, 2, K]
-#ifdef DOT4
-#import q8
-@group(0) @binding(1) var<storage, read_write> q: array<u32>; // q[M, K / 4]
-@group(0) @binding(2) var<storage, read_write> s: array<vec2<f32>>; // s[M, K / 32]
-#else
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>; // y[M, K]
-#endif
 @group(1) @binding(0) var<uniform> params: Params;
+
+const OUTPUT: u32 = 1u;
+#import output
 
 fn swiglu(row: u32, i: u32) -> vec4<f32> {
     let gate = x[row * (K / 2u) + i];
@@ -32,17 +28,13 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
     for (var i = 0u; i < 8u; i++) {
         values[i] = swiglu(row, 8u * block + i);
     }
-    let packed = q8_pack(values);
-    for (var i = 0u; i < 8u; i++) {
-        q[8u * index + i] = packed.q[i];
-    }
-    s[index] = vec2<f32>(packed.scale, packed.sum);
+    put_block(index, values);
 #else
     let row = index / (K / 4u);
     let i = index % (K / 4u);
     if row >= params.rows {
         return;
     }
-    y[index] = swiglu(row, i);
+    put_vector(index, swiglu(row, i));
 #endif
 }

@@ -6,6 +6,7 @@
 //! since it comes with the file. One thing is not, in minijinja as in Jinja2: a list that holds the same list twice, and so
 //! on for dozens of levels, takes time without end to print or compare.
 
+mod conversation;
 mod environment;
 mod limits;
 mod stack;
@@ -14,6 +15,8 @@ mod stack;
 mod tests;
 
 use std::sync::Arc;
+
+pub use conversation::{Conversation, forget_oldest};
 
 use minijinja::value::{Enumerator, Object, Value};
 use minijinja::{Environment, context};

@@ -31,11 +31,13 @@
 pub mod model;
 pub mod options;
 pub mod session;
+pub mod stop;
 pub mod stream;
 
 pub use model::{LoadProgress, Model};
 pub use options::{ContextFull, GenerateOptions, Sampling, SessionOptions};
 pub use session::Session;
+pub use stop::StopStrings;
 pub use stream::{Finish, Metrics, TokenStream};
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ pub mod cache;
 
 pub mod host;
 pub mod kernel;
+pub mod normed;
 pub mod packed;
 pub mod q8;
 pub mod ranking;
@@ -56,10 +57,12 @@ kernels! {
     sample,
     matmul,
     matvec,
+    matvec_residual,
+    matvec_swiglu,
     swiglu,
     synthetic,
     rope_cache,
-    attention_split,
+    attention_decode,
     attention_merge,
     attention_prefill,
     layer_norm,

@@ -46,6 +46,29 @@ pub struct Environment {
     pub command: Option<String>,
 }
 
+impl Environment {
+    /// Says which adapter the run has, and what its device was opened with.
+    pub fn describe(&mut self, context: &anygpu::gpu::Context, is_cpu: bool) {
+        let profile = context.profile();
+        self.adapter.name = Some(profile.name.clone());
+        self.adapter.driver = Some(context.driver().to_owned());
+        let backend = format!("{:?}", profile.backend).to_lowercase();
+        self.adapter.backend = Some(if is_cpu { format!("{backend} on the cpu") } else { backend });
+        self.adapter.features = [
+            (profile.features.f16, "f16"),
+            (profile.features.subgroups, "subgroups"),
+            (profile.features.integer_dot, "integer-dot"),
+            (!profile.cooperative_matrices.is_empty(), "cooperative-matrix"),
+            (profile.features.timestamps, "timestamps"),
+        ]
+        .into_iter()
+        .filter(|(has, _)| *has)
+        .map(|(_, name)| name.to_owned())
+        .collect();
+        self.profile = Some(profile.name.clone());
+    }
+}
+
 /// The machine of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

@@ -8,7 +8,7 @@ use anygpu::kernels::matmul::Matmul;
 use anygpu::kernels::testing::nmse;
 use anygpu::models::llama::plan::Phase;
 use anygpu::plan::Builder;
-use anygpu::{DType, ErrorKind, Result};
+use anygpu::{DType, Error, ErrorKind, Result};
 
 use crate::report::{ANYGPU, Environment, Report, Row};
 use crate::stats;
@@ -40,6 +40,30 @@ pub struct Settings {
     pub model: String,
 }
 
+impl Settings {
+    /// All suites at their usual sizes. A CPU that plays a GPU takes a hundred times as long: there the benchmark shows
+    /// that all works.
+    ///
+    /// ```
+    /// let settings = anygpu_benches::suite::Settings::usual(false, "llama-2-7b");
+    /// assert_eq!((settings.prompts, settings.n_gen), (vec![128, 512], 128));
+    /// ```
+    pub fn usual(is_cpu: bool, model: impl Into<String>) -> Self {
+        let pick = |gpu: usize, cpu: usize| if is_cpu { cpu } else { gpu };
+        Self {
+            suites: SUITES.map(String::from).to_vec(),
+            prompts: if is_cpu { vec![128] } else { vec![128, 512] },
+            n_gen: pick(128, 16),
+            depths: vec![0, pick(4096, 256)],
+            batches: vec![1, 8, 32],
+            batch_depth: pick(512, 16),
+            repeats: pick(5, 2),
+            check: true,
+            model: model.into(),
+        }
+    }
+}
+
 /// The suites, in the order in which they run.
 pub const SUITES: [&str; 6] = ["kernels", "load", "prefill", "decode", "batch", "memory"];
 
@@ -53,6 +77,7 @@ pub struct Suites<'a> {
     now: Clock<'a>,
     report: &'a mut Report,
     on_row: &'a mut dyn FnMut(&Row),
+    stop: &'a dyn Fn() -> bool,
     /// Measured first: bytes a second, operations a second.
     copy_rate: Option<f64>,
     matrix_rate: Option<f64>,
@@ -69,7 +94,18 @@ impl<'a> Suites<'a> {
         report: &'a mut Report,
         on_row: &'a mut dyn FnMut(&Row),
     ) -> Self {
-        Self { model, settings, now, report, on_row, copy_rate: None, matrix_rate: None, peak: 0 }
+        Self { model, settings, now, report, on_row, stop: &|| false, copy_rate: None, matrix_rate: None, peak: 0 }
+    }
+
+    /// Ends the run with `Cancelled` before the next case once `stop` says so.
+    #[must_use]
+    pub fn until(mut self, stop: &'a dyn Fn() -> bool) -> Self {
+        self.stop = stop;
+        self
+    }
+
+    fn check_stop(&self) -> Result<()> {
+        if (self.stop)() { Err(Error::cancelled("the benchmark was cancelled")) } else { Ok(()) }
     }
 
     fn wants(&self, suite: &str) -> bool {
@@ -105,7 +141,7 @@ impl<'a> Suites<'a> {
     /// Runs the suites that the settings name. `load_ms` is what loading the model took.
     ///
     /// # Errors
-    /// What stops a run: a lost device, no memory.
+    /// What stops a run: a lost device, no memory, or `Cancelled`.
     pub async fn run(&mut self, load_ms: Option<f64>) -> Result<()> {
         if self.context().profile().features.timestamps {
             self.ceilings().await?;
@@ -125,20 +161,24 @@ impl<'a> Suites<'a> {
             self.push(row);
         }
         if self.wants("kernels") {
+            self.check_stop()?;
             self.kernels().await?;
         }
         if self.wants("prefill") {
             for n_prompt in self.settings.prompts.clone() {
+                self.check_stop()?;
                 self.prefill(n_prompt).await?;
             }
         }
         if self.wants("decode") {
             for depth in self.settings.depths.clone() {
+                self.check_stop()?;
                 self.decode(depth).await?;
             }
         }
         if self.wants("batch") {
             for batch in self.settings.batches.clone() {
+                self.check_stop()?;
                 self.batch(batch).await?;
             }
         }
@@ -190,7 +230,7 @@ impl<'a> Suites<'a> {
         session.extend(0, &self.tokens(n_prompt.min(longest - 1), 0), &Sampling::default()).await?;
         session.finish().await?;
         let prefill = Phase::Prefill { rows: n_prompt.next_power_of_two().min(512), outputs: 1, sample: true };
-        let phases = [(Phase::Decode { sample: true }, 1, 0), (prefill, n_prompt, n_prompt)];
+        let phases = [(Phase::decode(n_prompt), 1, 0), (prefill, n_prompt, n_prompt)];
         for ((phase, rows, n_prompt), check) in phases.into_iter().zip(checks) {
             let plan = session.prepare(phase)?;
             let work = plan.work();
@@ -305,7 +345,7 @@ impl<'a> Suites<'a> {
             }
         }
         let median = stats::median(&samples);
-        let operations = 2.0 * self.parameters() as f64 * n_prompt as f64;
+        let operations = 2.0 * self.parameters() * n_prompt as f64;
         let rate = median.map(|ms| n_prompt as f64 / ms * 1e3);
         let row = Row {
             tokens_per_second: rate,
@@ -320,10 +360,10 @@ impl<'a> Suites<'a> {
     }
 
     /// Weights that a token goes through.
-    fn parameters(&self) -> usize {
+    fn parameters(&self) -> f64 {
         let c = self.model.config();
         let layer = c.d_model * (c.q_dim() + 2 * c.kv_dim()) + c.q_dim() * c.d_model + 3 * c.d_model * c.d_ff;
-        c.n_layers * layer
+        c.n_layers as f64 * layer as f64
     }
 
     async fn decode(&mut self, depth: usize) -> Result<()> {
@@ -466,6 +506,7 @@ pub async fn ceilings(context: &Context, repeats: usize, environment: &mut Envir
     // Random factors: products of zeros can run faster than real ones.
     builder.step("w", anygpu::kernels::synthetic::Synthetic { w: w.clone(), seed: 1 })?;
     builder.step("x", anygpu::kernels::synthetic::Synthetic { w: x.clone(), seed: 2 })?;
+    let x = anygpu::kernels::q8::Activations::F32(x);
     builder.step("product", Matmul { w, x, y, y_offset: 0, accumulate: false })?;
     let plan = builder.finish()?;
     plan.time_steps(0).await?;

@@ -2,5 +2,6 @@
 #![warn(missing_docs)]
 
 pub mod cli;
+pub mod clip;
 pub mod cpu;
 pub mod shipped;

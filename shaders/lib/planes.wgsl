@@ -9,6 +9,19 @@ fn row_half(row: u32, half: u32) -> f32 {
     return unpack2x16float(row_word(row, half >> 1u))[half & 1u];
 }
 
+// Four bytes as floats. A byte below the exponent of 1024 is the f16 1024 + byte: two are converted at once, where integers
+// are converted one by one and on some GPUs slowly.
+fn from_bytes(q: u32) -> vec4<f32> {
+    let even = unpack2x16float((q & 0x00ff00ffu) | 0x64006400u);
+    let odd = unpack2x16float(((q >> 8u) & 0x00ff00ffu) | 0x64006400u);
+    return vec4<f32>(even.x, odd.x, even.y, odd.y) - 1024.0;
+}
+
+// Four signed bytes as floats.
+fn from_signed_bytes(q: u32) -> vec4<f32> {
+    return from_bytes(q ^ 0x80808080u) - 128.0;
+}
+
 // Scale and minimum (times -1 where the format says so) of sub-block s of a Q4_K or Q5_K super-block, whose head is
 // d, dmin and twelve bytes of 6-bit numbers: sub-blocks 0 to 3 in the lower six bits of bytes s and s + 4, the others
 // split over the lower or upper nibble of byte s + 4 and the upper bits of bytes s - 4 and s.

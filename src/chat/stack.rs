@@ -1,7 +1,9 @@
 //! Room for templates that nest: minijinja walks and drops nested expressions and values by recursion, as deep as the
 //! template's length and steps allow.
 
-use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::error::Error;
+use crate::error::Result;
 
 /// Bytes of stack, touched only as far as they are used. A level takes at most some 500 bytes (measured: 400,000 nested
 /// lists, and expressions of 100,000 terms, are built, printed and dropped within this).

@@ -7,7 +7,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::format::Metadata;
 use crate::format::gguf::Gguf;
-use crate::format::source::ByteSource;
+use crate::format::source::{ByteSource, MaybeSend};
 use crate::gpu::Context;
 use crate::models::llama::Config;
 use crate::models::llama::plan::{Llama, memory_bytes};
@@ -93,7 +93,7 @@ impl Model {
     pub async fn load(
         context: &Context,
         source: Arc<dyn ByteSource>,
-        mut progress: impl FnMut(LoadProgress) + Send,
+        mut progress: impl FnMut(LoadProgress) + MaybeSend,
     ) -> Result<Self> {
         let gguf = Arc::new(Gguf::open(source).await?);
         let config = config_of(&gguf)?;
@@ -112,6 +112,7 @@ impl Model {
         let before = context.memory().current_bytes();
         let mut report = |loaded_bytes| progress(LoadProgress { loaded_bytes, total_bytes });
         let llama = Llama::load(context, config, Weights::File(gguf.clone()), &mut report).await?;
+        report(total_bytes);
         // The format of most bytes names the file's.
         let mut by_dtype = std::collections::BTreeMap::new();
         for tensor in gguf.tensors() {

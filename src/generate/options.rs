@@ -105,7 +105,8 @@ pub struct SessionOptions {
     pub slots: usize,
     /// Tokens of a prefill chunk; fewer where the device's bindings are small.
     pub chunk: usize,
-    /// Decode steps submitted before the oldest one's token has been read back; 1 waits for every token.
+    /// Decode steps submitted before the oldest one's token has been read back; 1 waits for every token. With 2 a cancelled
+    /// generation leaves the step that runs and one behind it.
     pub ahead: usize,
     /// Compute everything in f32 without subgroups, integer dot products and matrix units: the path that others are
     /// checked against.
@@ -114,6 +115,6 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { context_length: 0, slots: 1, chunk: 512, ahead: 3, plain: false }
+        Self { context_length: 0, slots: 1, chunk: 512, ahead: 2, plain: false }
     }
 }

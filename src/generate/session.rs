@@ -1,5 +1,7 @@
 //! [`Session`]: the cache and the plans of one or more conversations with a model.
 
+mod ahead;
+
 use std::collections::HashMap;
 
 use super::model::Model;
@@ -313,7 +315,7 @@ impl Session {
         if longest >= self.context_length() {
             return Err(full(longest + 1, self.context_length()));
         }
-        let phase = Phase::Decode { sample: true };
+        let phase = Phase::decode(longest);
         self.plan(phase)?;
         let context = self.model.context();
         let mut encoder = context.encoder();

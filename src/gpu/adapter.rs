@@ -13,6 +13,8 @@ pub struct AdapterOptions {
     pub integer_dot: Option<bool>,
     /// Whether the browser was made to grant subgroups, which wgpu cannot request there.
     pub browser_subgroups: bool,
+    /// What to call an adapter whose browser keeps its description to itself.
+    pub browser_name: Option<String>,
 }
 
 /// An adapter that a device can be opened on.
@@ -136,7 +138,10 @@ fn describe(adapter: &wgpu::Adapter, options: &AdapterOptions) -> Profile {
         }
     }
     Profile {
-        name: info.name.clone(),
+        name: match options.browser_name.as_deref() {
+            Some(name) if browser && info.name.is_empty() => name.to_owned(),
+            _ => info.name.clone(),
+        },
         backend,
         features: Features {
             f16: features.contains(wgpu::Features::SHADER_F16),

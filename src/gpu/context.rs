@@ -179,6 +179,12 @@ impl Context {
         }
     }
 
+    /// Takes an error that reached the caller in place of this context: browsers report some that wgpu cannot read. The
+    /// next [`Self::check`] returns it.
+    pub fn report(&self, error: Error) {
+        keep(&self.0.fault, error);
+    }
+
     /// Destroys the device as a driver reset would: everything on it fails with `DeviceLost` from now on.
     pub fn lose(&self) {
         keep(&self.0.fault, Error::device_lost("the device was destroyed on request"));
@@ -300,6 +306,11 @@ impl Context {
         let pipeline = Arc::new(Pipeline::compile(self, spec, accesses)?);
         // Another thread may have compiled the same spec meanwhile; the first one in stays.
         Ok(lock(&self.0.pipelines).entry(key).or_insert(pipeline).clone())
+    }
+
+    /// Whether [`Self::pipeline`] has compiled this one.
+    pub(crate) fn has_pipeline(&self, spec: &Spec, accesses: &[Access]) -> bool {
+        lock(&self.0.pipelines).contains_key(&(spec.clone(), accesses.to_vec()))
     }
 
     /// How many pipelines have been compiled.

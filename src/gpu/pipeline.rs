@@ -13,6 +13,18 @@ pub enum Access {
     Write,
 }
 
+/// A shader that a plan needs and that has not been compiled. A caller that can compile several at once, as browsers do,
+/// does so before the plan is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncompiled {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// WGSL.
+    pub source: String,
+    /// How it uses the bindings of group 0, in their order.
+    pub accesses: Vec<Access>,
+}
+
 /// A compiled shader and its layout: tensors in group 0, parameters in group 1 at a dynamic offset.
 #[derive(Debug)]
 pub struct Pipeline {

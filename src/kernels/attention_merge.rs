@@ -1,7 +1,7 @@
 //! `y = Σ_s w_s values_s / Σ_s w_s total_s`, `w_s = 2^(top_s - max top)`: joins the splits of
-//! [`AttentionSplit`](super::attention_split::AttentionSplit).
+//! [`AttentionDecode`](super::attention_decode::AttentionDecode).
 
-use super::attention_split::split_ranges;
+use super::attention_decode::split_ranges;
 use super::cache::{PAGE, rows};
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read};

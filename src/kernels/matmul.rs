@@ -26,8 +26,8 @@ use crate::tensor::Tensor;
 pub struct Matmul {
     /// `w[N, K]`, K padded as [`layout::padded_cols`] says; any weight format. With f16 tiles its values are taken as f16.
     pub w: Tensor,
-    /// `x[M, K]` in f32, K a multiple of 8. With f16 tiles it is rounded to f16 and limited to ±65504.
-    pub x: Tensor,
+    /// `x[M, K]`, not quantised, K a multiple of 8. With f16 tiles floats are rounded to f16 and limited to ±65504.
+    pub x: Activations,
     /// `y[M, stride]`.
     pub y: Tensor,
     /// The column of `y` where the rows of `w` go.
@@ -164,7 +164,7 @@ pub(super) fn cooperative(profile: &Profile) -> Option<(u32, u32)> {
 
 impl Matmul {
     fn shape(&self, profile: &Profile) -> Shape {
-        Shape::choose(profile, self.x.rows(), self.w.rows())
+        Shape::choose(profile, self.x.dims().0, self.w.rows())
     }
 }
 
@@ -174,11 +174,12 @@ impl Kernel for Matmul {
     }
 
     fn check(&self) -> Result<()> {
-        let (m, cols) = (self.x.rows(), self.x.cols());
+        let (m, cols) = self.x.dims();
         let padded = layout::padded_cols(self.w.dtype(), cols);
-        expect("matmul", self.x.dtype() == DType::F32 && self.y.dtype() == DType::F32, || {
-            format!("x is {} and y {}, expected F32", self.x.dtype(), self.y.dtype())
+        expect("matmul", !self.x.is_q8() && self.y.dtype() == DType::F32, || {
+            format!("x is quantised or y {}, expected floats and F32", self.y.dtype())
         })?;
+        self.x.check("matmul", "x", m, cols)?;
         expect(
             "matmul",
             self.w.cols() == padded && cols.is_multiple_of(8) && padded.is_multiple_of(32) && cols > 0,
@@ -195,7 +196,7 @@ impl Kernel for Matmul {
         let [tile_m, tile_n, tile_k] = shape.tile;
         let mut spec = Spec::new("matmul", Target::of(profile))
             .constant("K", self.w.cols() as u32)
-            .constant("X_COLS", self.x.cols() as u32)
+            .constant("X_COLS", self.x.dims().1 as u32)
             .constant("ROW_VEC4", (layout::row_bytes(self.w.dtype(), self.w.cols()) / 16) as u32)
             .constant("WORKGROUP", shape.workgroup)
             .constant("TILE_M", tile_m)
@@ -203,6 +204,7 @@ impl Kernel for Matmul {
             .constant("TILE_K", tile_k)
             .slot("weights", format!("weights/{}", self.w.dtype()))
             .slot("finish", "matmul/finish/none")
+            .slot("x", if matches!(self.x, Activations::F16(_)) { "matmul/x_f16" } else { "matmul/x_f32" })
             .trusted();
         spec = match shape.unit {
             Unit::F32 => return spec.alias("Vec4", "vec4<f32>"),
@@ -233,7 +235,7 @@ impl Kernel for Matmul {
 
     fn params(&self) -> Params {
         Uniform {
-            m: self.x.rows() as u32,
+            m: self.x.dims().0 as u32,
             n: self.w.rows() as u32,
             y_stride: self.y.cols() as u32,
             y_offset: self.y_offset as u32,
@@ -243,15 +245,18 @@ impl Kernel for Matmul {
     }
 
     fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
-        linear_grid(self.shape(profile).tiles(self.x.rows(), self.w.rows()).1, profile)
+        linear_grid(self.shape(profile).tiles(self.x.dims().0, self.w.rows()).1, profile)
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        vec![read(&self.w), read(&self.x), write(&self.y)]
+        let mut bindings = vec![read(&self.w)];
+        bindings.extend(self.x.bindings(false));
+        bindings.push(write(&self.y));
+        bindings
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
-        let x = Activations::F32(self.x.clone());
+        let x = self.x.clone().into();
         matvec::reference(host, &self.w, &x, &self.y, self.y_offset, self.accumulate)
     }
 }
@@ -259,7 +264,7 @@ impl Kernel for Matmul {
 /// Cases for the harness: few pipelines, many shapes, because software Vulkan compiles one for a second.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |dtype: DType, [m, n, k]: [usize; 3], accumulate: bool, [y_offset, gap]: [usize; 2]| {
+    let mut add_of = |dtype: DType, [m, n, k]: [usize; 3], accumulate: bool, [y_offset, gap]: [usize; 2], halves: bool| {
         let mut builder = CaseBuilder::new((m * n * k) as u64);
         let Ok(w) = builder.weight(dtype, n, k) else { return };
         let mut values = builder.normals(m * k);
@@ -271,15 +276,23 @@ pub fn cases() -> Vec<Case> {
         } else {
             1e-6
         };
-        let x = builder.floats(&[m, k], &values);
+        let x = match halves {
+            true => Activations::F16(builder.halves(&[m, k], &values)),
+            false => Activations::F32(builder.floats(&[m, k], &values)),
+        };
         let shape = [m, y_offset + n + gap];
         let y = if accumulate { builder.random(&shape) } else { builder.output(&shape, Compare::Nmse(tolerance)) };
         if accumulate {
             builder.updated(&y, Compare::Nmse(tolerance));
         }
-        let name = format!("{dtype} {m}x{n}x{k}{}", if accumulate { " +=" } else { "" });
+        let name = format!("{dtype} {m}x{n}x{k}{}{}", if halves { " f16" } else { "" }, if accumulate { " +=" } else { "" });
         cases.push(builder.case(name, Matmul { w, x, y, y_offset, accumulate }));
     };
+    for dtype in [DType::F32, DType::Q4_0, DType::Q6_K] {
+        add_of(dtype, [37, 72, 256], false, [0, 0], true);
+    }
+    add_of(DType::Q4_K, [256, 128, 512], true, [4, 124], true);
+    let mut add = |dtype, size, accumulate, place| add_of(dtype, size, accumulate, place, false);
     for dtype in DType::WEIGHTS {
         add(dtype, [17, 72, 256], false, [0, 0]);
         add(dtype, [20, 33, 256], true, [3, 4]);
@@ -367,7 +380,7 @@ mod tests {
                     }
                     let kernel = Matmul {
                         w: Tensor::new(Storage::Activation(0), 0, DType::Q4_0, [n, 4096]),
-                        x: Tensor::new(Storage::Activation(1), 0, DType::F32, [m, 4096]),
+                        x: Activations::F32(Tensor::new(Storage::Activation(1), 0, DType::F32, [m, 4096])),
                         y: Tensor::new(Storage::Activation(2), 0, DType::F32, [m, n]),
                         y_offset: 0,
                         accumulate: false,
@@ -402,7 +415,7 @@ mod tests {
         let tensor = |id, dtype, shape: [usize; 2]| Tensor::new(Storage::Activation(id), 0, dtype, shape);
         let good = Matmul {
             w: tensor(0, DType::F16, [6, 64]),
-            x: tensor(1, DType::F32, [3, 40]),
+            x: Activations::F32(tensor(1, DType::F32, [3, 40])),
             y: tensor(2, DType::F32, [3, 8]),
             y_offset: 2,
             accumulate: false,
@@ -410,8 +423,8 @@ mod tests {
         good.check().unwrap();
         for (what, kernel) in [
             ("w of", Matmul { w: tensor(0, DType::F16, [6, 32]), ..good.clone() }),
-            ("x is", Matmul { x: tensor(1, DType::U32, [3, 40]), ..good.clone() }),
-            ("K of", Matmul { x: tensor(1, DType::F32, [3, 44]), ..good.clone() }),
+            ("x short", Matmul { x: Activations::F32(tensor(1, DType::F32, [2, 40])), ..good.clone() }),
+            ("K of", Matmul { x: Activations::F32(tensor(1, DType::F32, [3, 44])), ..good.clone() }),
             ("y narrow", Matmul { y_offset: 3, ..good.clone() }),
             ("y short", Matmul { y: tensor(2, DType::F32, [2, 8]), ..good.clone() }),
         ] {

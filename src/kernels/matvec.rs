@@ -4,6 +4,7 @@
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
+use super::normed::{Normed, Squares};
 use super::q8::{Activations, Q8};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
@@ -23,7 +24,7 @@ pub struct Matvec {
     /// `w[N, K]`, K padded as [`layout::padded_cols`] says; any weight format.
     pub w: Tensor,
     /// `x[C, K]`, C at most [`MAX_COLUMNS`]; quantised only where `w` is.
-    pub x: Activations,
+    pub x: Normed,
     /// `y[C, stride]`.
     pub y: Tensor,
     /// The column of `y` where the rows of `w` go.
@@ -33,30 +34,85 @@ pub struct Matvec {
 }
 
 params! {
-    struct Uniform { rows: u32, y_stride: u32, y_offset: u32 }
+    struct Uniform { rows: u32, y_stride: u32, y_offset: u32, eps: f32 }
 }
 
 /// How the work is cut: the numbers of invocations in a workgroup, of those that share rows, and of rows shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    workgroup: u32,
-    lanes: u32,
-    tile: u32,
-    subgroups: bool,
+pub(super) struct Shape {
+    pub workgroup: u32,
+    pub lanes: u32,
+    pub tile: u32,
+    pub subgroups: bool,
+}
+
+impl Shape {
+    /// One row a subgroup with integer dots, two with several columns; four with floats, where the loads of x are what they
+    /// share, and one with several columns, whose values of x fill the registers.
+    ///
+    /// At most `rows` rows at once.
+    pub fn new(x: &Activations, profile: &Profile, subgroups_a_workgroup: u32, rows: u32) -> Self {
+        let tile = match (x.is_q8(), x.dims().0) {
+            (true, 1..=2) | (false, 3..) => 1,
+            (true, _) => 2,
+            (false, _) => 4,
+        };
+        let limit = profile.limits.max_workgroup_invocations;
+        match profile.fixed_subgroup() {
+            Some(lanes) if (8..=64).contains(&lanes) => {
+                let mut workgroup = subgroups_a_workgroup * lanes;
+                while workgroup > limit || workgroup / lanes * tile > rows {
+                    workgroup /= 2;
+                }
+                Shape { workgroup, lanes, tile, subgroups: true }
+            }
+            _ => Shape { workgroup: 64, lanes: 32, tile, subgroups: false },
+        }
+    }
+
+    /// Rows that a workgroup works on at once.
+    pub fn rows(&self) -> u32 {
+        self.workgroup / self.lanes * self.tile
+    }
+}
+
+/// The part of a spec that every product of a few columns has.
+pub(super) fn spec(kernel: &'static str, w: &Tensor, x: &Activations, shape: Shape, profile: &Profile) -> Spec {
+    let (columns, cols) = x.dims();
+    let mut spec = Spec::new(kernel, Target::of(profile))
+        .constant("K", w.cols() as u32)
+        .constant("X_COLS", cols as u32)
+        .constant("ROW_VEC4", (layout::row_bytes(w.dtype(), w.cols()) / 16) as u32)
+        .constant("COLUMNS", columns as u32)
+        .constant("WORKGROUP", shape.workgroup)
+        .constant("LANES", shape.lanes)
+        .constant("TILE", shape.tile)
+        .slot("weights", format!("weights/{}", w.dtype()))
+        .trusted();
+    if shape.subgroups {
+        spec = spec.flag(Flag::SUBGROUPS);
+    }
+    if x.is_q8() { spec.flag(Flag::DOT4) } else { spec }
+}
+
+/// An error unless `w` and `x` fit together.
+pub(super) fn check(kernel: &str, w: &Tensor, x: &Activations) -> Result<()> {
+    let (columns, cols) = x.dims();
+    expect(kernel, (1..=MAX_COLUMNS).contains(&columns), || {
+        format!("x has {columns} rows, expected 1 to {MAX_COLUMNS}")
+    })?;
+    let padded = layout::padded_cols(w.dtype(), cols);
+    expect(kernel, w.cols() == padded && cols.is_multiple_of(4) && padded.is_multiple_of(32), || {
+        format!("w has {} columns, expected {padded} for x of {cols}", w.cols())
+    })?;
+    expect(kernel, w.dtype().is_quantized() || !x.is_q8(), || {
+        format!("quantised x with a weight of {}, expected a quantised one", w.dtype())
+    })
 }
 
 impl Matvec {
     fn shape(&self, profile: &Profile) -> Shape {
-        let (columns, _) = self.x.dims();
-        // One row a subgroup with integer dots, four with floats, where the loads of x are what they share; several
-        // columns share them already.
-        let tile = if self.x.is_q8() || columns > 2 { 1 } else { 4 };
-        match profile.fixed_subgroup() {
-            Some(lanes) if (8..=64).contains(&lanes) => {
-                Shape { workgroup: (4 * lanes).min(profile.limits.max_workgroup_invocations), lanes, tile, subgroups: true }
-            }
-            _ => Shape { workgroup: 64, lanes: 32, tile, subgroups: false },
-        }
+        Shape::new(&self.x.values, profile, 4, u32::MAX)
     }
 }
 
@@ -66,55 +122,37 @@ impl Kernel for Matvec {
     }
 
     fn check(&self) -> Result<()> {
-        let (columns, cols) = self.x.dims();
-        expect("matvec", (1..=MAX_COLUMNS).contains(&columns), || {
-            format!("x has {columns} rows, expected 1 to {MAX_COLUMNS}")
-        })?;
-        let padded = layout::padded_cols(self.w.dtype(), cols);
-        expect("matvec", self.w.cols() == padded && cols.is_multiple_of(4) && padded.is_multiple_of(32), || {
-            format!("w has {} columns, expected {padded} for x of {cols}", self.w.cols())
-        })?;
-        expect("matvec", self.w.dtype().is_quantized() || !self.x.is_q8(), || {
-            format!("quantised x with a weight of {}, expected a quantised one", self.w.dtype())
-        })?;
+        check(self.name(), &self.w, &self.x.values)?;
+        self.x.check(self.name())?;
+        let (columns, _) = self.x.values.dims();
         expect("matvec", self.y.rows() == columns && self.y_offset + self.w.rows() <= self.y.cols(), || {
             format!("y has shape {:?}, expected {columns} rows of {} from {}", self.y.shape(), self.w.rows(), self.y_offset)
         })
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
-        let (columns, cols) = self.x.dims();
-        let shape = self.shape(profile);
-        let mut spec = Spec::new("matvec", Target::of(profile))
-            .constant("K", self.w.cols() as u32)
-            .constant("X_COLS", cols as u32)
-            .constant("ROW_VEC4", (layout::row_bytes(self.w.dtype(), self.w.cols()) / 16) as u32)
-            .constant("COLUMNS", columns as u32)
-            .constant("WORKGROUP", shape.workgroup)
-            .constant("LANES", shape.lanes)
-            .constant("TILE", shape.tile)
+        spec(self.name(), &self.w, &self.x.values, self.shape(profile), profile)
             .constant("ACCUMULATE", self.accumulate)
-            .slot("weights", format!("weights/{}", self.w.dtype()))
-            .trusted();
-        if shape.subgroups {
-            spec = spec.flag(Flag::SUBGROUPS);
-        }
-        if self.x.is_q8() { spec.flag(Flag::DOT4) } else { spec }
+            .constant("SQUARES", self.x.parts())
     }
 
     fn params(&self) -> Params {
-        Uniform { rows: self.w.rows() as u32, y_stride: self.y.cols() as u32, y_offset: self.y_offset as u32 }.into()
+        Uniform {
+            rows: self.w.rows() as u32,
+            y_stride: self.y.cols() as u32,
+            y_offset: self.y_offset as u32,
+            eps: self.x.eps(),
+        }
+        .into()
     }
 
     fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
-        let shape = self.shape(profile);
-        let rows = (shape.workgroup / shape.lanes * shape.tile) as usize;
-        linear_grid(self.w.rows().div_ceil(rows), profile)
+        linear_grid(self.w.rows().div_ceil(self.shape(profile).rows() as usize), profile)
     }
 
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = vec![read(&self.w)];
-        bindings.extend(self.x.bindings(false));
+        bindings.extend(self.x.bindings(&self.w));
         bindings.push(write(&self.y));
         bindings
     }
@@ -124,27 +162,57 @@ impl Kernel for Matvec {
     }
 }
 
-/// `y (+)= x · wᵀ` on the host, sums in f64; shared with `matmul`.
-pub(super) fn reference(
-    host: &mut Host,
-    w: &Tensor,
-    x: &Activations,
-    y: &Tensor,
-    y_offset: usize,
-    accumulate: bool,
-) -> Result<()> {
-    let (weights, inputs, mut out) = (host.floats(w)?, x.values(host)?, host.floats(y)?);
-    let (rows, cols) = x.dims();
+/// `x · wᵀ` on the host, sums in f64: `[M, N]`.
+pub(super) fn products(host: &Host, w: &Tensor, x: &Normed) -> Result<Vec<f64>> {
+    let (weights, inputs, scales) = (host.floats(w)?, x.values.values(host)?, x.scales(host)?);
+    let (rows, cols) = x.values.dims();
+    let mut out = Vec::with_capacity(rows * w.rows());
     for m in 0..rows {
         for n in 0..w.rows() {
             let row = &weights[n * w.cols()..][..cols];
             let terms = row.iter().zip(&inputs[m * cols..]).map(|(&w, &x)| f64::from(w) * f64::from(x));
+            out.push(terms.sum::<f64>() * scales[m]);
+        }
+    }
+    Ok(out)
+}
+
+/// `y (+)= x · wᵀ` on the host; shared with `matmul`.
+pub(super) fn reference(
+    host: &mut Host,
+    w: &Tensor,
+    x: &Normed,
+    y: &Tensor,
+    y_offset: usize,
+    accumulate: bool,
+) -> Result<()> {
+    let (products, mut out) = (products(host, w, x)?, host.floats(y)?);
+    for (m, products) in products.chunks_exact(w.rows().max(1)).enumerate() {
+        for (n, product) in products.iter().enumerate() {
             let target = &mut out[m * y.cols() + y_offset + n];
             let before = if accumulate { f64::from(*target) } else { 0.0 };
-            *target = (before + terms.sum::<f64>()) as f32;
+            *target = (before + product) as f32;
         }
     }
     host.set(y, &out)
+}
+
+/// Input of a case: normal values, quantised where wanted, with squares where wanted.
+pub(super) fn case_input(builder: &mut CaseBuilder, columns: usize, k: usize, q8: bool, squares: bool) -> Normed {
+    let values = if q8 {
+        let (bytes, scales) = super::q8::pack(&builder.normals(columns * k));
+        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
+        let q = builder.words(&[columns, k / 4], &words);
+        Activations::Q8(Q8 { q, s: builder.floats(&[columns, k / 32, 2], &scales) })
+    } else {
+        Activations::F32(builder.random(&[columns, k]))
+    };
+    let squares = squares.then(|| {
+        let parts = k.div_ceil(32);
+        let sums: Vec<f32> = (0..columns * parts).map(|_| 8.0 * builder.normal().abs() + 1.0).collect();
+        Squares { sums: builder.floats(&[columns, parts], &sums), eps: 1e-5 }
+    });
+    Normed { values, squares }
 }
 
 /// Cases for the harness.
@@ -153,14 +221,7 @@ pub fn cases() -> Vec<Case> {
     let mut add = |dtype: DType, columns: usize, n: usize, k: usize, q8: bool, accumulate: bool| {
         let mut builder = CaseBuilder::new((n * k + columns) as u64);
         let Ok(w) = builder.weight(dtype, n, k) else { return };
-        let x = if q8 {
-            let (bytes, scales) = super::q8::pack(&builder.normals(columns * k));
-            let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
-            let q = builder.words(&[columns, k / 4], &words);
-            Activations::Q8(Q8 { q, s: builder.floats(&[columns, k / 32, 2], &scales) })
-        } else {
-            Activations::F32(builder.random(&[columns, k]))
-        };
+        let x = case_input(&mut builder, columns, k, q8, columns != 3 && (n % 2 == 1 || q8));
         let (y_offset, stride) = if accumulate { (3, n + 5) } else { (0, n) };
         // Sums of up to 4096 products in f32, in another order than the reference's: relative errors near 1e-6, more
         // where terms of a Q4_1 minimum cancel.

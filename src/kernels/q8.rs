@@ -23,6 +23,8 @@ pub struct Q8 {
 pub enum Activations {
     /// `x[M, K]` in f32.
     F32(Tensor),
+    /// `x[M, K]` in f16, K a multiple of 32: what matrix products round their input to in any case.
+    F16(Tensor),
     /// Quantised to bytes, for integer dot products.
     Q8(Q8),
 }
@@ -32,7 +34,7 @@ impl Activations {
     pub fn bindings(&self, as_output: bool) -> Vec<Binding> {
         let bind = if as_output { write } else { read };
         match self {
-            Activations::F32(x) => vec![bind(x)],
+            Activations::F32(x) | Activations::F16(x) => vec![bind(x)],
             Activations::Q8(Q8 { q, s }) => vec![bind(q), bind(s)],
         }
     }
@@ -42,10 +44,19 @@ impl Activations {
         matches!(self, Activations::Q8(_))
     }
 
+    /// The file that writes blocks of them, for a shader's slot.
+    pub(super) fn output(&self) -> &'static str {
+        match self {
+            Activations::F32(_) => "output/f32",
+            Activations::F16(_) => "output/f16",
+            Activations::Q8(_) => "output/q8",
+        }
+    }
+
     /// Rows and elements of a row.
     pub fn dims(&self) -> (usize, usize) {
         match self {
-            Activations::F32(x) => (x.rows(), x.cols()),
+            Activations::F32(x) | Activations::F16(x) => (x.rows(), x.cols()),
             Activations::Q8(Q8 { q, .. }) => (q.rows(), 4 * q.cols()),
         }
     }
@@ -57,6 +68,12 @@ impl Activations {
     pub fn check(&self, kernel: &str, argument: &str, rows: usize, cols: usize) -> Result<()> {
         match self {
             Activations::F32(x) => expect_shape(kernel, argument, x.shape(), &[rows, cols]),
+            Activations::F16(x) => {
+                super::kernel::expect(kernel, cols.is_multiple_of(BLOCK), || {
+                    format!("{argument}: {cols} columns, expected a multiple of {BLOCK} for halves")
+                })?;
+                expect_shape(kernel, argument, x.shape(), &[rows, cols])
+            }
             Activations::Q8(Q8 { q, s }) => {
                 super::kernel::expect(kernel, cols.is_multiple_of(BLOCK), || {
                     format!("{argument}: {cols} columns, expected a multiple of {BLOCK} for quantised activations")
@@ -73,7 +90,7 @@ impl Activations {
     /// `Shape` where the host lacks a tensor.
     pub fn values(&self, host: &Host) -> Result<Vec<f32>> {
         match self {
-            Activations::F32(x) => host.floats(x),
+            Activations::F32(x) | Activations::F16(x) => host.floats(x),
             Activations::Q8(Q8 { q, s }) => {
                 let (q, s) = (host.bytes(q)?, host.words::<f32>(s)?);
                 Ok(q.iter().enumerate().map(|(i, &q)| f32::from(q as i8) * s[i / BLOCK * 2]).collect())
@@ -88,6 +105,11 @@ impl Activations {
     pub fn set(&self, host: &mut Host, values: &[f32]) -> Result<()> {
         match self {
             Activations::F32(x) => host.set(x, values),
+            Activations::F16(x) => {
+                let halves: Vec<half::f16> =
+                    values.iter().map(|v| half::f16::from_f32(v.clamp(-65504.0, 65504.0))).collect();
+                host.set(x, &halves)
+            }
             Activations::Q8(Q8 { q, s }) => {
                 let (bytes, scales) = pack(values);
                 host.set(q, &bytes)?;

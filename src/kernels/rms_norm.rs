@@ -41,6 +41,7 @@ impl Kernel for RmsNorm {
     fn check(&self) -> Result<()> {
         let (rows, cols) = (self.x.rows(), self.x.cols());
         expect_shape("rms_norm", "weight", self.weight.shape(), &[cols])?;
+        expect("rms_norm", cols.is_multiple_of(4), || format!("x has {cols} columns, expected a multiple of 4"))?;
         expect("rms_norm", self.eps >= 0.0, || format!("eps {}: expected a number from 0", self.eps))?;
         self.y.check("rms_norm", "y", rows, cols)
     }
@@ -49,6 +50,7 @@ impl Kernel for RmsNorm {
         let spec = Spec::new("rms_norm", Target::of(profile))
             .constant("K", self.x.cols() as u32)
             .constant("WORKGROUP", row_workgroup(profile))
+            .slot("output", self.y.output())
             .trusted();
         let spec = if profile.features.subgroups { spec.flag(Flag::SUBGROUPS) } else { spec };
         if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec }
@@ -98,8 +100,17 @@ pub fn cases() -> Vec<Case> {
         let weight = builder.random(&[cols]);
         let y = q8_output(&mut builder, rows, cols);
         cases.push(builder.case(format!("{rows}x{cols} q8"), RmsNorm { x, weight, y, eps: 1e-5 }));
+        let mut builder = CaseBuilder::new(cols as u64 + 2);
+        let (x, weight) = (builder.random(&[rows, cols]), builder.random(&[cols]));
+        let y = f16_output(&mut builder, rows, cols);
+        cases.push(builder.case(format!("{rows}x{cols} f16"), RmsNorm { x, weight, y, eps: 1e-5 }));
     }
     cases
+}
+
+/// Halves as an output: WGSL leaves the direction of rounding open, an ulp of 2^-10.
+pub(super) fn f16_output(builder: &mut CaseBuilder, rows: usize, cols: usize) -> Activations {
+    Activations::F16(builder.halves_output(&[rows, cols], Compare::HalfEach(1.0 / 1024.0)))
 }
 
 /// Quantised activations as an output: a rounding may fall on the other side, which moves the sum by one scale.

@@ -179,6 +179,21 @@ impl Kernel for RopeCache {
     }
 }
 
+/// A table of angles for positions below 768.
+pub(super) fn case_table(builder: &mut CaseBuilder, rope_dim: usize) -> Tensor {
+    let mut table = Vec::new();
+    for (start, step) in [(0..256, 1), (0..3, 256)] {
+        for position in start {
+            for i in 0..rope_dim / 2 {
+                let frequency = 1e4f64.powf(-2.0 * i as f64 / rope_dim as f64);
+                let (sin, cos) = (frequency * f64::from(position * step)).sin_cos();
+                table.extend([cos as f32, sin as f32]);
+            }
+        }
+    }
+    builder.floats(&[259, rope_dim / 2, 2], &table)
+}
+
 /// Cases for the harness.
 pub fn cases() -> Vec<Case> {
     // Head size, elements that turn, pairing, query heads, KV heads, the shard's heads.
@@ -204,17 +219,7 @@ pub fn cases() -> Vec<Case> {
             };
             let words: Vec<u32> = (0..count).flat_map(row).collect();
             let rows = builder.words(&[count, 4], &words);
-            let mut table = Vec::new();
-            for (start, step) in [(0..256, 1), (0..3, 256)] {
-                for position in start {
-                    for i in 0..rope_dim / 2 {
-                        let frequency = 1e4f64.powf(-2.0 * i as f64 / rope_dim as f64);
-                        let (sin, cos) = (frequency * f64::from(position * step)).sin_cos();
-                        table.extend([cos as f32, sin as f32]);
-                    }
-                }
-            }
-            let rope = builder.floats(&[259, rope_dim / 2, 2], &table);
+            let rope = case_table(&mut builder, rope_dim);
             let pages = slots * max_pages;
             let table: Vec<u32> = (0..pages).map(|i| ((i * 7 + 3) % pages) as u32).collect();
             let page_table = builder.words(&[slots, max_pages], &table);

@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read};
 use super::q8::Activations;
-use super::rms_norm::q8_output;
+use super::rms_norm::{f16_output, q8_output};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
@@ -48,6 +48,7 @@ impl Kernel for Swiglu {
         let spec = Spec::new("swiglu", Target::of(profile))
             .constant("K", self.cols() as u32)
             .constant("WORKGROUP", WORKGROUP)
+            .slot("output", self.y.output())
             .trusted();
         if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec }
     }
@@ -93,6 +94,10 @@ pub fn cases() -> Vec<Case> {
     let x = builder.random(&[3, 2 * 96]);
     let y = q8_output(&mut builder, 3, 96);
     cases.push(builder.case("3x96 q8", Swiglu { x, y }));
+    let mut builder = CaseBuilder::new(11);
+    let x = builder.random(&[3, 2 * 96]);
+    let y = f16_output(&mut builder, 3, 96);
+    cases.push(builder.case("3x96 f16", Swiglu { x, y }));
     // exp(-gate) is infinite below -88; the quotient must be -0, not NaN.
     let mut builder = CaseBuilder::new(10);
     let x = builder.floats(&[1, 16], &[-200.0, -100.0, 100.0, 0.0, -88.0, 3.0, -3.0, 1e-20, 1., 1., 1., 1., 1., 1., 1., 1.]);

@@ -16,6 +16,8 @@ pub enum Compare {
     Nmse(f64),
     /// Pairs of 16-bit floats in 32-bit words, compared like [`Compare::Nmse`].
     HalfNmse(f64),
+    /// Pairs of 16-bit floats in 32-bit words: none off by more than this times 1/16 more than its size.
+    HalfEach(f64),
     /// Packed signed bytes: none off by more than this.
     Bytes(u8),
     /// The same bits.
@@ -113,6 +115,12 @@ impl CaseBuilder {
         self.add(DType::F32, shape, bytemuck::cast_slice(values).to_vec())
     }
 
+    /// An input of these values as halves; the last dimension is a multiple of 32.
+    pub fn halves(&mut self, shape: &[usize], values: &[f32]) -> Tensor {
+        let halves: Vec<half::f16> = values.iter().map(|&v| half::f16::from_f32(v)).collect();
+        self.add(DType::F16, shape, bytemuck::cast_slice(&halves).to_vec())
+    }
+
     /// An input of these integers.
     pub fn words(&mut self, shape: &[usize], values: &[u32]) -> Tensor {
         self.add(DType::U32, shape, bytemuck::cast_slice(values).to_vec())
@@ -166,6 +174,14 @@ impl CaseBuilder {
         let words: usize = shape.iter().product();
         let bytes = bytemuck::cast_slice(&vec![POISON; words]).to_vec();
         let tensor = self.add(dtype, shape, bytes);
+        self.outputs.push((tensor.clone(), compare));
+        tensor
+    }
+
+    /// An output of halves, poisoned; the last dimension is a multiple of 32.
+    pub fn halves_output(&mut self, shape: &[usize], compare: Compare) -> Tensor {
+        let words: usize = shape.iter().product::<usize>() / 2;
+        let tensor = self.add(DType::F16, shape, bytemuck::cast_slice(&vec![POISON; words]).to_vec());
         self.outputs.push((tensor.clone(), compare));
         tensor
     }
@@ -246,7 +262,7 @@ impl Case {
                 };
                 let word = match compare {
                     Compare::Nmse(_) => (f32::from_bits(word) + off(&floats(expected))).to_bits(),
-                    Compare::HalfNmse(_) => {
+                    Compare::HalfNmse(_) | Compare::HalfEach(_) => {
                         let low = half::f16::from_bits(word as u16).to_f32() + off(&halves(expected));
                         word & 0xffff_0000 | u32::from(half::f16::from_f32(low).to_bits())
                     }
@@ -357,6 +373,14 @@ fn difference(compare: Compare, found: &[u8], expected: &[u8]) -> Result<f64, St
             return match found.iter().zip(expected).position(far) {
                 None => Ok(0.0),
                 Some(i) => Err(format!("byte {i}: found {}, expected {}", found[i] as i8, expected[i] as i8)),
+            };
+        }
+        Compare::HalfEach(limit) => {
+            let (found, expected) = (halves(found), halves(expected));
+            let near = |a: f32, b: f32| f64::from((a - b).abs()) <= limit * (f64::from(b.abs()) + 0.0625);
+            return match found.iter().zip(&expected).position(|(&a, &b)| !near(a, b)) {
+                None => Ok(0.0),
+                Some(i) => Err(format!("half {i}: found {}, expected {}", found[i], expected[i])),
             };
         }
         Compare::Nmse(limit) => (limit, floats(found), floats(expected)),

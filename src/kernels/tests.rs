@@ -1,7 +1,7 @@
 use super::testing::{Compare, Mutant, check_all};
 use super::*;
 use crate::gpu::{Access, Adapter, Context};
-use crate::profile::Profile;
+use crate::profile::{Backend, Profile};
 use crate::shader::reflect;
 
 /// A device on whatever adapter there is, clipped to a stored profile where one is named.
@@ -13,10 +13,31 @@ fn context(clip: Option<&str>) -> Context {
     })
 }
 
+/// What a browser shows of the device of `profile`: with and without what is an option there.
+fn in_a_browser(profile: &Profile) -> Vec<Profile> {
+    let options = [(false, false), (false, true), (true, false), (true, true)];
+    let offered = options
+        .into_iter()
+        .filter(|(f16, subgroups)| (profile.features.f16 || !f16) && (profile.features.subgroups || !subgroups));
+    let shown = offered.map(|(f16, subgroups)| {
+        let mut shown = profile.clone();
+        shown.name = format!("{} in a browser, f16 {f16}, subgroups {subgroups}", profile.name);
+        shown.backend = Backend::Browser;
+        shown.features.f16 = f16;
+        shown.features.subgroups = subgroups;
+        shown.features.immediates = false;
+        shown.cooperative_matrices.clear();
+        shown
+    });
+    shown.collect()
+}
+
 /// The rendered sources are few next to cases × profiles: each is looked at once.
 fn each_source(mut look: impl FnMut(&Case, &Profile, &str)) {
     let mut seen = std::collections::HashSet::new();
-    for profile in Profile::stored() {
+    let stored = Profile::stored();
+    let browsers: Vec<Profile> = stored.iter().flat_map(in_a_browser).collect();
+    for profile in stored.into_iter().chain(browsers) {
         for case in cases() {
             let source = case.kernel.spec(&profile).render().unwrap_or_else(|e| panic!("{}: {e}", case.name));
             if seen.insert((profile.backend, source.clone())) {

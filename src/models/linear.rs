@@ -1,16 +1,24 @@
-//! Matrix products in a plan: a group of matrices times activations, by `matvec` or `matmul`, a dispatch for each part.
+//! Matrix products in a plan: a group of matrices times activations, by `matvec` or `matmul`, a dispatch for each part; and,
+//! where rows are few, together with what follows them, so that a layer takes few dependent steps.
 
 use super::weights::{Group, Matrix};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernels::add_bias::AddBias;
 use crate::kernels::matmul::Matmul;
 use crate::kernels::matvec::{MAX_COLUMNS, Matvec};
+use crate::kernels::matvec_residual::MatvecResidual;
+use crate::kernels::matvec_swiglu::MatvecSwiglu;
+use crate::kernels::normed::{Normed, Squares};
 use crate::kernels::q8::{Activations, BLOCK, Q8};
+use crate::kernels::rms_norm::RmsNorm;
+use crate::kernels::swiglu::Swiglu;
 use crate::plan::Builder;
 use crate::tensor::Tensor;
 
 /// New activations for the input of some matrices: quantised where all of them profit, that is where there are few rows,
-/// the device has integer dot products and every matrix is quantised; else f32.
+/// the device has integer dot products and every matrix is quantised; f16 where there are many and products round to it; else
+/// f32.
 pub fn input<'a>(
     builder: &mut Builder,
     rows: usize,
@@ -23,6 +31,9 @@ pub fn input<'a>(
             q: builder.activation(DType::U32, [rows, cols / 4]),
             s: builder.activation(DType::F32, [rows, cols / BLOCK, 2]),
         })
+    } else if builder.profile().features.f16 && rows > MAX_COLUMNS && cols.is_multiple_of(BLOCK) {
+        // What the product's tiles round to, in half the bytes.
+        Activations::F16(builder.activation(DType::F16, [rows, cols]))
     } else {
         Activations::F32(builder.activation(DType::F32, [rows, cols]))
     }
@@ -36,7 +47,7 @@ pub fn linear(
     builder: &mut Builder,
     label: &str,
     group: &Group,
-    x: &Activations,
+    x: &Normed,
     y: &Tensor,
     accumulate: bool,
 ) -> Result<()> {
@@ -44,13 +55,97 @@ pub fn linear(
         for (first, part) in &matrix.parts {
             let y_offset = start + first;
             let (w, y) = (part.clone(), y.clone());
-            match x {
-                Activations::F32(x) if x.rows() > MAX_COLUMNS => {
-                    builder.step(label, Matmul { w, x: x.clone(), y, y_offset, accumulate })?;
-                }
-                _ => builder.step(label, Matvec { w, x: x.clone(), y, y_offset, accumulate })?,
+            match x.values.dims().0 > MAX_COLUMNS {
+                true => builder.step(label, Matmul { w, x: x.values.clone(), y, y_offset, accumulate })?,
+                false => builder.step(label, Matvec { w, x: x.clone(), y, y_offset, accumulate })?,
             }
         }
     }
     Ok(())
+}
+
+/// A norm's weight and what is added to the mean square.
+#[derive(Clone, Copy, Debug)]
+pub struct Norm<'a> {
+    /// `[D]`.
+    pub weight: &'a Tensor,
+    /// Added to the mean square.
+    pub eps: f32,
+}
+
+/// `residual += x · wᵀ (+ bias)`, then the norm of it for the matrices that follow: in one step where rows are few and the
+/// matrix's parts are whole blocks.
+///
+/// # Errors
+/// `Shape` where they do not fit together.
+pub fn residual_and_norm<'a>(
+    builder: &mut Builder,
+    label: &str,
+    group: &Group,
+    x: Activations,
+    bias: Option<&Tensor>,
+    residual: &Tensor,
+    norm: Norm<'_>,
+    next: impl IntoIterator<Item = &'a Matrix>,
+) -> Result<Normed> {
+    let (rows, width) = (residual.rows(), residual.cols());
+    let y = input(builder, rows, width, next);
+    let mut parts =
+        group.iter().flat_map(|(start, matrix)| matrix.parts.iter().map(move |(first, part)| (start + first, part)));
+    let whole = width.is_multiple_of(BLOCK)
+        && parts.all(|(first, part)| first.is_multiple_of(BLOCK) && part.rows().is_multiple_of(BLOCK));
+    if rows > MAX_COLUMNS || bias.is_some() || !whole {
+        linear(builder, label, group, &x.into(), residual, true)?;
+        if let Some(bias) = bias {
+            let kernel = AddBias { bias: bias.clone(), y: residual.clone(), y_offset: 0 };
+            builder.step(format!("{label}_bias"), kernel)?;
+        }
+        let kernel = RmsNorm { x: residual.clone(), weight: norm.weight.clone(), y: y.clone(), eps: norm.eps };
+        builder.step(format!("{label}_norm"), kernel)?;
+        return Ok(y.into());
+    }
+    let squares = builder.activation(DType::F32, [rows, width / BLOCK]);
+    for (start, matrix) in group {
+        for (first, part) in &matrix.parts {
+            let kernel = MatvecResidual {
+                w: part.clone(),
+                x: x.clone(),
+                norm: norm.weight.clone(),
+                residual: residual.clone(),
+                offset: start + first,
+                y: y.clone(),
+                squares: squares.clone(),
+            };
+            builder.step(label, kernel)?;
+        }
+    }
+    Ok(Normed { values: y, squares: Some(Squares { sums: squares, eps: norm.eps }) })
+}
+
+/// `silu(x · gateᵀ) · (x · upᵀ)`, gate and up one group: in one step where rows are few and both are in one part.
+///
+/// # Errors
+/// `Shape` where they do not fit together.
+pub fn gated<'a>(
+    builder: &mut Builder,
+    label: &str,
+    group: &Group,
+    x: &Normed,
+    width: usize,
+    next: impl IntoIterator<Item = &'a Matrix>,
+) -> Result<Activations> {
+    let (rows, _) = x.values.dims();
+    let y = input(builder, rows, width, next);
+    if let [(_, Matrix { parts, .. })] = &group[..]
+        && let [(_, w)] = &parts[..]
+        && rows <= MAX_COLUMNS
+        && width.is_multiple_of(BLOCK)
+    {
+        builder.step(label, MatvecSwiglu { w: w.clone(), x: x.clone(), y: y.clone() })?;
+        return Ok(y);
+    }
+    let gate_up = builder.activation(DType::F32, [rows, 2 * width]);
+    linear(builder, label, group, x, &gate_up, false)?;
+    builder.step(format!("{label}_swiglu"), Swiglu { x: gate_up, y: y.clone() })?;
+    Ok(y)
 }

@@ -16,10 +16,17 @@ use crate::profile::Profile;
 use crate::quant;
 use crate::tensor::{Storage, Tensor};
 
-/// Bytes of a file that are packed at a time.
-const CHUNK_BYTES: usize = 32 << 20;
+/// Bytes of a file that are packed at a time; in a browser the file's and the packed ones pass through its 4 GiB heap.
+const CHUNK_BYTES: usize = if cfg!(target_arch = "wasm32") { 8 << 20 } else { 32 << 20 };
 /// Bytes written before the queue is waited for: what is in flight is memory that only loading needs.
-const IN_FLIGHT_BYTES: u64 = 256 << 20;
+const IN_FLIGHT_BYTES: u64 = if cfg!(target_arch = "wasm32") { 64 << 20 } else { 256 << 20 };
+
+/// What is told the bytes of a file that are done.
+#[cfg(not(target_arch = "wasm32"))]
+pub type Progress<'a> = dyn FnMut(u64) + Send + 'a;
+/// What is told the bytes of a file that are done.
+#[cfg(target_arch = "wasm32")]
+pub type Progress<'a> = dyn FnMut(u64) + 'a;
 
 /// A matrix `[rows, cols]`, in one or more parts of whole rows.
 #[derive(Clone, Debug)]
@@ -125,13 +132,13 @@ pub struct Loader<'a> {
     weights: Weights,
     in_flight: u64,
     loaded: u64,
-    progress: &'a mut (dyn FnMut(u64) + Send),
+    progress: &'a mut Progress<'a>,
     seed: u32,
 }
 
 impl<'a> Loader<'a> {
     /// A loader; `progress` is told the bytes of the file that are done.
-    pub fn new(context: &'a Context, weights: Weights, progress: &'a mut (dyn FnMut(u64) + Send)) -> Self {
+    pub fn new(context: &'a Context, weights: Weights, progress: &'a mut Progress<'a>) -> Self {
         Self { context, weights, in_flight: 0, loaded: 0, progress, seed: 0 }
     }
 
@@ -237,7 +244,7 @@ impl<'a> Loader<'a> {
         let mut packed = Vec::new();
         for start in (0..rows).step_by(chunk_rows) {
             let count = chunk_rows.min(rows - start);
-            let mut bytes = source.read(info.offset + (start * file_row) as u64, count * file_row).await?;
+            let mut bytes = source.read(info.offset + start as u64 * file_row as u64, count * file_row).await?;
             self.loaded += bytes.len() as u64;
             let mut packed_from = file_row;
             if info.dtype != matrix.dtype {

@@ -1,12 +1,13 @@
 //! [`Builder`]: models write their steps through it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::memory::{Life, Places};
 use super::{Plan, Step};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::{Access, Context, pipeline};
+use crate::gpu::pipeline::{self, Uncompiled};
+use crate::gpu::{Access, Context};
 use crate::kernels::Kernel;
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
@@ -76,6 +77,23 @@ impl Builder {
         if let Storage::Activation(id) = tensor.storage() {
             self.lives[*id as usize].last = usize::MAX;
         }
+    }
+
+    /// The shaders of the steps so far that the device has not compiled yet, each once.
+    ///
+    /// # Errors
+    /// `Unsupported` where a shader cannot be written.
+    pub fn uncompiled(&self) -> Result<Vec<Uncompiled>> {
+        let mut seen = HashSet::new();
+        let mut uncompiled = Vec::new();
+        for Written { kernel, .. } in &self.steps {
+            let spec = kernel.spec(&self.profile);
+            let accesses: Vec<Access> = kernel.bindings().iter().map(|binding| binding.access).collect();
+            if !self.context.has_pipeline(&spec, &accesses) && seen.insert((spec.clone(), accesses.clone())) {
+                uncompiled.push(Uncompiled { kernel: spec.kernel(), source: spec.render()?, accesses });
+            }
+        }
+        Ok(uncompiled)
     }
 
     /// Allocates activations, compiles pipelines and makes bind groups.

@@ -5,6 +5,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::readback::Pending;
 use crate::kernels::matmul::Matmul;
+use crate::kernels::q8::Activations;
 use crate::kernels::ranking::MAX_TOP;
 use crate::kernels::rescore::Rescore;
 use crate::kernels::scan::{self, Scan};
@@ -110,7 +111,8 @@ impl Index {
             let w = part.tensor().slice(skip, count);
             let w = w.ok_or_else(|| Error::shape(format!("rows {skip} and {count} more of an index's part")))?;
             let scores = builder.activation(DType::F32, [queries, count]);
-            let product = Matmul { w, x: x.clone(), y: scores.clone(), y_offset: 0, accumulate: false };
+            let product =
+                Matmul { w, x: Activations::F32(x.clone()), y: scores.clone(), y_offset: 0, accumulate: false };
             builder.step("scores", product)?;
             let first_id = first + skip as u32;
             let candidates = Candidates::Scores { scores, removed: part.removed_tensor(), skip, first_id };

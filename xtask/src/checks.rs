@@ -52,7 +52,8 @@ fn too_large(name: &str, bytes: u64) -> Option<String> {
 /// Files that we wrote: text that a model reads is full of other people's paths.
 fn is_ours(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    ["rs", "toml", "md", "wgsl", "py", "sh", "json", "html", "css", "js", "yml"].contains(&extension)
+    ["rs", "toml", "md", "wgsl", "py", "sh", "json", "html", "css", "js", "mjs", "ts", "svg", "yml"]
+        .contains(&extension)
         || name.starts_with(".ci/")
 }
 

@@ -1,4 +1,4 @@
-//! Set-up and checks: `cargo xtask bench | test | checks | ci`.
+//! Set-up, builds and checks: `cargo xtask bench | test | web | serve | checks | ci`.
 //!
 //! ```text
 //! bench, test -> driver (is there an adapter? else install one) -> cargo
@@ -10,6 +10,8 @@ mod driver;
 mod install;
 mod python;
 mod run;
+mod serve;
+mod web;
 
 use run::{Step, cargo};
 use std::process::ExitCode;
@@ -20,12 +22,16 @@ Sets up a fresh machine for anygpu, then does the work.
 usage: cargo xtask COMMAND [ARGUMENTS]
 
   bench [ARGUMENTS]   run the benchmark (arguments: cargo xtask bench --help)
-  test [ARGUMENTS]    format, lints, all tests, documentation; with arguments only `cargo test --workspace ARGUMENTS`
+  test [ARGUMENTS]    format, lints, all tests, documentation, then the browser build in a browser; with arguments only
+                      `cargo test --workspace ARGUMENTS`
+  web [--quick]       build the npm package and the page into web/dist (more: cargo xtask web --help)
+  serve [FOLDER]      serve web/dist with the headers that it needs (more: cargo xtask serve --help)
   checks              what the repository may not hold, and what the library may not depend on
   ci                  test, then checks
 
 On Linux without a Vulkan adapter, bench and test install Mesa's software driver first (Debian and Ubuntu, as root or
-with sudo), or say what to install. macOS and Windows need no set-up.
+with sudo), or say what to install. macOS and Windows need no set-up for bench. The browser's tests need Node.js and
+Chrome or Chromium, which test installs on Debian and Ubuntu.
 ";
 
 fn main() -> ExitCode {
@@ -37,6 +43,8 @@ fn main() -> ExitCode {
     let done = match command {
         "bench" => bench(rest),
         "test" => test(rest),
+        "web" => web::run(rest),
+        "serve" => serve::run(rest, web::dist()),
         "checks" => checks::all(),
         // Both run, so that one push tells everything that is wrong.
         "ci" => test(&[]).and(checks::all()),
@@ -76,10 +84,12 @@ fn test(arguments: &[String]) -> Result<(), String> {
     let mut doc = cargo(&["doc", "--release", "--no-deps", "--package", "anygpu"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     // Everything in the release profile: lints, documentation and tests share what they build of the dependencies.
-    run::steps(vec![
+    let mut steps = vec![
         Step::new("format", cargo(&["fmt", "--all", "--check"])),
         Step::new("lints", cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         Step::new("documentation", doc),
         Step::new("tests", all),
-    ])
+    ];
+    steps.extend(web::test_steps()?);
+    run::steps(steps)
 }

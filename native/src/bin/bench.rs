@@ -9,7 +9,6 @@ use anygpu::format::source::{ByteSource, MappedFile};
 use anygpu::generate::{Model, SessionOptions};
 use anygpu::gpu::{Adapter, AdapterOptions, Context};
 use anygpu::kernels::testing::nmse;
-use anygpu::profile::Profile;
 use anygpu::{DType, Error, Result};
 use anygpu_benches::baseline::{Baseline, Request};
 use anygpu_benches::report::{Report, Row};
@@ -81,7 +80,7 @@ struct Arguments {
     /// Part of the adapter's name
     #[arg(long)]
     adapter: Option<String>,
-    /// Clip the device to a stored profile
+    /// Clip the device to a stored profile, or to that of a JSON file
     #[arg(long)]
     profile: Option<String>,
     /// A folder for report.json, report.md and report.html
@@ -114,10 +113,10 @@ async fn run(arguments: Arguments) -> Result<bool> {
         return Err(Error::unsupported(format!("suite {unknown:?}: expected one of {}", known.join(", "))));
     }
     let adapter = Adapter::request(&AdapterOptions { name: arguments.adapter.clone(), ..Default::default() }).await?;
-    let clip = arguments.profile.as_deref().map(Profile::by_name).transpose()?;
+    let clip = arguments.profile.as_deref().map(anygpu_native::clip::profile).transpose()?;
     let context = Context::open(&adapter, clip.as_ref()).await?;
     let mut report = Report { environment: host::environment(), ..Report::default() };
-    describe(&mut report, &adapter, &context);
+    report.environment.describe(&context, adapter.is_cpu());
     eprintln!("{} ({})", context.profile().name, context.driver());
 
     vectors::run(&arguments, &adapter, &context, &mut report).await?;
@@ -142,24 +141,18 @@ async fn run_model(arguments: &Arguments, adapter: &Adapter, context: &Context, 
         let stem = arguments.model.as_deref().and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
         stem.unwrap_or_else(|| model.name().to_owned())
     });
-    // A CPU that plays a GPU takes a hundred times as long: there the benchmark shows that all works.
-    let cpu = adapter.is_cpu();
-    let list = |given: &[usize], gpu: &[usize], software: &[usize]| match given {
-        [] if cpu => software.to_vec(),
-        [] => gpu.to_vec(),
-        given => given.to_vec(),
-    };
-    let number = |given: Option<usize>, gpu: usize, software: usize| given.unwrap_or(if cpu { software } else { gpu });
+    let usual = Settings::usual(adapter.is_cpu(), name);
+    let list = |given: &[usize], usual: Vec<usize>| if given.is_empty() { usual } else { given.to_vec() };
     let settings = Settings {
         suites: arguments.suite.clone(),
-        prompts: list(&arguments.n_prompt, &[128, 512], &[128]),
-        n_gen: number(arguments.n_gen, 128, 16),
-        depths: list(&arguments.n_depth, &[0, 4096], &[0, 256]),
+        prompts: list(&arguments.n_prompt, usual.prompts),
+        n_gen: arguments.n_gen.unwrap_or(usual.n_gen),
+        depths: list(&arguments.n_depth, usual.depths),
         batches: arguments.batch.clone(),
-        batch_depth: number(arguments.batch_depth, 512, 16),
-        repeats: number(arguments.repeats, 5, 2).max(1),
+        batch_depth: arguments.batch_depth.unwrap_or(usual.batch_depth),
+        repeats: arguments.repeats.unwrap_or(usual.repeats).max(1),
         check: !arguments.no_check,
-        model: name.clone(),
+        model: usual.model,
     };
     let clock = move || start.elapsed().as_secs_f64() * 1e3;
     let mut show = |row: &Row| {
@@ -178,27 +171,6 @@ async fn run_model(arguments: &Arguments, adapter: &Adapter, context: &Context, 
         compare(arguments, &settings, &model, &file, report)?;
     }
     Ok(())
-}
-
-fn describe(report: &mut Report, adapter: &Adapter, context: &Context) {
-    let profile = context.profile();
-    let to = &mut report.environment.adapter;
-    to.name = Some(profile.name.clone());
-    to.driver = Some(context.driver().to_owned());
-    let backend = format!("{:?}", profile.backend).to_lowercase();
-    to.backend = Some(if adapter.is_cpu() { format!("{backend} on the cpu") } else { backend });
-    for (has, name) in [
-        (profile.features.f16, "f16"),
-        (profile.features.subgroups, "subgroups"),
-        (profile.features.integer_dot, "integer-dot"),
-        (!profile.cooperative_matrices.is_empty(), "cooperative-matrix"),
-        (profile.features.timestamps, "timestamps"),
-    ] {
-        if has {
-            to.features.push(name.to_owned());
-        }
-    }
-    report.environment.profile = Some(profile.name.clone());
 }
 
 async fn load(arguments: &Arguments, context: &Context) -> Result<Model> {

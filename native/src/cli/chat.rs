@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, Write};
 
-use anygpu::chat::{ChatTemplate, Message, Role};
+use anygpu::chat::{ChatTemplate, Conversation, Message, Role, forget_oldest};
 use anygpu::generate::Session;
-use anygpu::tokenizer::{EncodeOptions, Tokenizer};
+use anygpu::tokenizer::Tokenizer;
 use serde_json::json;
 
 use super::common::{Global, ModelArgs, is_interactive, note, print_json};
@@ -32,69 +32,37 @@ pub struct Args {
     writing: WritingArgs,
 }
 
-/// The conversation as text and as the tokens that stand for it.
-struct Conversation {
+/// The conversation: its messages and the tokens that stand for them.
+struct Chat {
     messages: Vec<Message>,
-    /// The text of `ids`: the prompts as the template wrote them and the answers as the model did.
-    text: String,
-    ids: Vec<u32>,
+    conversation: Conversation,
 }
 
-impl Conversation {
+impl Chat {
     fn new(system: Option<&str>) -> Self {
         let messages = system.map(|text| Message::new(Role::System, text)).into_iter().collect();
-        Self { messages, text: String::new(), ids: Vec::new() }
+        Self { messages, conversation: Conversation::default() }
     }
 
-    /// Takes the next question and sets `ids` to all tokens up to the answer.
-    ///
-    /// Where the template's text goes on from what is there, only what it adds is tokenized: an answer need not be
-    /// how the tokenizer would split it, and the cache holds it as it was written.
+    /// Takes the next question; the conversation then holds all tokens up to the answer.
     fn ask(&mut self, question: &str, template: &ChatTemplate, tokenizer: &Tokenizer) -> anygpu::Result<()> {
         self.messages.push(Message::new(Role::User, question));
-        let text = template.render(&self.messages, true)?;
-        let added = text.strip_prefix(&self.text).filter(|_| !self.ids.is_empty());
-        let options = EncodeOptions { add_special: false, parse_special: true };
-        let added =
-            added.map(|added| Ok::<_, anygpu::Error>((added, tokenizer.encode(added, options)?))).transpose()?;
-        match added {
-            // A special token in front splits the text for certain.
-            Some((added, ids)) if starts_with_its_first_token(added, &ids, tokenizer) => self.ids.extend(ids),
-            _ => self.ids = template.encode(tokenizer, &self.messages, true)?,
-        }
-        self.text = text;
-        Ok(())
+        self.conversation.ask(&self.messages, template, tokenizer).map(|_| ())
     }
 
     fn answered(&mut self, text: &str, tokens: &[u32]) {
         self.messages.push(Message::new(Role::Assistant, text));
-        self.text += text;
-        self.ids.extend(tokens);
-    }
-
-    /// Forgets the oldest question and answer; false where only the newest question is left.
-    fn forget_oldest(&mut self) -> bool {
-        let first = usize::from(self.messages.first().is_some_and(|message| message.role == Role::System));
-        if self.messages.len() < first + 3 {
-            return false;
-        }
-        self.messages.drain(first..first + 2);
-        self.ids.clear();
-        true
+        self.conversation.answered(text, tokens);
     }
 
     /// Makes room for an answer of one token at least.
     fn fit(&mut self, session: &Session, template: &ChatTemplate, tokenizer: &Tokenizer) -> anygpu::Result<()> {
-        while self.ids.len() >= session.context_length() && self.forget_oldest() {
-            self.text = template.render(&self.messages, true)?;
-            self.ids = template.encode(tokenizer, &self.messages, true)?;
+        while self.conversation.ids().len() >= session.context_length() && forget_oldest(&mut self.messages) {
+            self.conversation.clear();
+            self.conversation.ask(&self.messages, template, tokenizer)?;
         }
         Ok(())
     }
-}
-
-fn starts_with_its_first_token(text: &str, ids: &[u32], tokenizer: &Tokenizer) -> bool {
-    ids.first().and_then(|&id| tokenizer.token(id)).is_some_and(|token| text.starts_with(token))
 }
 
 /// Runs the command.
@@ -111,7 +79,7 @@ pub async fn run(global: &Global, args: &Args) -> Result {
     let stops = stop_tokens(tokenizer);
     let mut session = args.writing.session(&model)?;
     let seed = args.writing.seed();
-    let mut conversation = Conversation::new(args.system.as_deref());
+    let mut chat = Chat::new(args.system.as_deref());
     let mut turn = 0;
     let mut lines = std::io::stdin().lock().lines();
     loop {
@@ -125,7 +93,7 @@ pub async fn run(global: &Global, args: &Args) -> Result {
             "" => continue,
             "/quit" | "/exit" => return Ok(()),
             "/clear" => {
-                conversation = Conversation::new(args.system.as_deref());
+                chat = Chat::new(args.system.as_deref());
                 session.clear(0);
                 note("[forgotten]");
                 continue;
@@ -133,12 +101,12 @@ pub async fn run(global: &Global, args: &Args) -> Result {
             _ => {}
         }
         turn += 1;
-        conversation.ask(line.trim_end(), &template, tokenizer)?;
+        chat.ask(line.trim_end(), &template, tokenizer)?;
         if args.writing.context_full == WhenFull::Shift {
-            conversation.fit(&session, &template, tokenizer)?;
+            chat.fit(&session, &template, tokenizer)?;
         }
         // At a shift the instructions stay.
-        let keep = match conversation.messages.first() {
+        let keep = match chat.messages.first() {
             Some(first) if first.role == Role::System => {
                 let system = template.encode(tokenizer, std::slice::from_ref(first), false);
                 system.map_or(4, |ids| ids.len())
@@ -148,7 +116,7 @@ pub async fn run(global: &Global, args: &Args) -> Result {
         let options = args.writing.options(seed.wrapping_add(turn), stops.clone(), keep);
         let json = global.json;
         let mut out = std::io::stdout().lock();
-        let written = write(&mut session, Some(tokenizer), &conversation.ids, options, false, |piece| {
+        let written = write(&mut session, Some(tokenizer), chat.conversation.ids(), options, false, |piece| {
             if !json {
                 out.write_all(piece.as_bytes())?;
                 out.flush()?;
@@ -161,7 +129,7 @@ pub async fn run(global: &Global, args: &Args) -> Result {
         }
         drop(out);
         let written = written?;
-        conversation.answered(&written.text, &written.tokens);
+        chat.answered(&written.text, &written.tokens);
         if json {
             let mut object = written.json();
             object["turn"] = json!(turn);
@@ -169,22 +137,5 @@ pub async fn run(global: &Global, args: &Args) -> Result {
         } else if args.verbose {
             note(format_args!("[{}]", written.summary()));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_oldest_turns_go_first_and_the_instructions_stay() {
-        let mut conversation = Conversation::new(Some("be brief"));
-        for (role, text) in [(Role::User, "a"), (Role::Assistant, "b"), (Role::User, "c")] {
-            conversation.messages.push(Message::new(role, text));
-        }
-        assert!(conversation.forget_oldest());
-        let left: Vec<_> = conversation.messages.iter().map(|message| message.content.as_str()).collect();
-        assert_eq!(left, ["be brief", "c"]);
-        assert!(!conversation.forget_oldest(), "the newest question stays");
     }
 }

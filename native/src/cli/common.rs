@@ -31,15 +31,7 @@ pub struct Global {
 impl Global {
     /// The profile that is asked for: a stored one by name, or one of a JSON file in the form of the stored ones.
     pub fn stored_profile(&self) -> Result<Option<Profile>> {
-        let Some(name) = self.profile.as_deref() else { return Ok(None) };
-        if !name.ends_with(".json") {
-            return Ok(Some(Profile::by_name(name)?));
-        }
-        let named = |e: &dyn std::fmt::Display| anygpu::Error::format(format!("profile {name}: {e}"));
-        let text = std::fs::read_to_string(name).map_err(|e| anygpu::Error::from(e).context(name))?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| named(&e))?;
-        let profile = value.get("profile").unwrap_or(&value).clone();
-        Ok(Some(serde_json::from_value(profile).map_err(|e| named(&e))?))
+        Ok(self.profile.as_deref().map(crate::clip::profile).transpose()?)
     }
 
     /// The adapter that is asked for.

@@ -348,7 +348,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var i = 0u; i < HELD; i++) {
             let column = batch * (PAGE / 4u) + way + i * WAYS;
             if column < COLUMNS && tile.first_query + own < tile.queries {
-                y[to + column] = scores[own * S_PITCH + way + i * WAYS] * inverse;
+                put_vector(to + column, scores[own * S_PITCH + way + i * WAYS] * inverse);
             }
         }
     }

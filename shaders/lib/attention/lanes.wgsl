@@ -160,7 +160,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let to = (query / GROUP * params.heads + head + query % GROUP) * (HEAD_DIM / 4u);
             for (var c = 0u; c < V_STEPS; c++) {
                 if 16u * c + tx < HEAD_DIM / 4u {
-                    y[to + 16u * c + tx] = acc[c][i] * inverse[i];
+                    put_vector(to + 16u * c + tx, acc[c][i] * inverse[i]);
                 }
             }
         }

@@ -26,7 +26,7 @@ fn weights_block(row: u32, block: u32) -> array<vec4<f32>, 8> {
     let groups = weights_groups(row, block);
     var out: array<vec4<f32>, 8>;
     for (var g = 0u; g < 8u; g++) {
-        out[g] = groups.scale[g >> 2u] * vec4<f32>(unpack4xU8(groups.q[g])) - groups.minimum;
+        out[g] = groups.scale[g >> 2u] * from_bytes(groups.q[g]) - groups.minimum;
     }
     return out;
 }

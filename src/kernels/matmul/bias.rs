@@ -3,6 +3,7 @@
 
 use super::super::host::Host;
 use super::super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
+use super::super::q8::Activations;
 use super::super::testing::{Case, CaseBuilder, Compare};
 use super::Matmul;
 use crate::dtype::DType;
@@ -47,8 +48,10 @@ impl Kernel for MatmulBias {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let Matmul { w, x, y, .. } = &self.matmul;
-        vec![read(w), read(x), read(&self.bias), write(y)]
+        let mut bindings = vec![read(&self.matmul.w)];
+        bindings.extend(self.matmul.x.bindings(false));
+        bindings.extend([read(&self.bias), write(&self.matmul.y)]);
+        bindings
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
@@ -82,7 +85,7 @@ pub(super) fn cases() -> Vec<Case> {
     ] {
         let mut builder = CaseBuilder::new((m * n * k) as u64 + 1);
         let Ok(w) = builder.weight(dtype, n, k) else { continue };
-        let x = builder.random(&[m, k]);
+        let x = Activations::F32(builder.random(&[m, k]));
         let bias = builder.random(&[y_offset + n + gap]);
         let y = builder.random(&[m, y_offset + n + gap]);
         // As for the product: f16 tiles round each factor to 11 bits.

@@ -11,6 +11,7 @@ use crate::kernels::embed::Embed;
 use crate::kernels::layer_norm::LayerNorm;
 use crate::kernels::matmul::{Matmul, MatmulBias};
 use crate::kernels::pool::{Pool, Rows};
+use crate::kernels::q8::Activations;
 use crate::models::weights::{Group, Loader, Matrix, TensorFile, Weights, upload_floats, upload_words};
 use crate::plan::Builder;
 use crate::profile::Profile;
@@ -219,7 +220,7 @@ fn products<'a>(group: &'a Group, x: &'a Tensor, y: &'a Tensor, accumulate: bool
     group.iter().flat_map(move |(start, matrix)| {
         matrix.parts.iter().map(move |(first, part)| Matmul {
             w: part.clone(),
-            x: x.clone(),
+            x: Activations::F32(x.clone()),
             y: y.clone(),
             y_offset: start + first,
             accumulate,

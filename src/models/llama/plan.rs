@@ -6,18 +6,19 @@ use crate::error::{Error, Result};
 use crate::gpu::Context;
 use crate::kernels::add_bias::AddBias;
 use crate::kernels::attention::Attention;
+use crate::kernels::attention_decode::{AttentionDecode, Output, SHORT, splits};
 use crate::kernels::attention_merge::AttentionMerge;
 use crate::kernels::attention_prefill::AttentionPrefill;
-use crate::kernels::attention_split::{AttentionSplit, splits};
 use crate::kernels::cache::{CacheShape, Heads, PAGE, Shard};
 use crate::kernels::embed::Embed;
-use crate::kernels::q8::Activations;
+use crate::kernels::matvec::MAX_COLUMNS;
+use crate::kernels::normed::Normed;
+use crate::kernels::q8::{Activations, BLOCK};
 use crate::kernels::rms_norm::RmsNorm;
 use crate::kernels::rope_cache::RopeCache;
 use crate::kernels::sample::{HISTORY, Sample};
-use crate::kernels::swiglu::Swiglu;
-use crate::models::linear::{input, linear};
-use crate::models::weights::{Group, Loader, Matrix, Weights, matrix_bytes, upload_floats, upload_words};
+use crate::models::linear::{Norm, gated, input, linear, residual_and_norm};
+use crate::models::weights::{Group, Loader, Matrix, Progress, Weights, matrix_bytes, upload_floats, upload_words};
 use crate::plan::Builder;
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
@@ -83,7 +84,16 @@ pub enum Phase {
     Decode {
         /// Whether the token is chosen on the GPU, or logits are all that is wanted.
         sample: bool,
+        /// Whether all positions are below [`SHORT`]: attention then takes one step less.
+        short: bool,
     },
+}
+
+impl Phase {
+    /// Decode with sampling for positions up to `longest`.
+    pub fn decode(longest: usize) -> Self {
+        Phase::Decode { sample: true, short: longest < SHORT }
+    }
 }
 
 /// A plan's tensors that the host writes and reads.
@@ -108,7 +118,7 @@ impl Llama {
         context: &Context,
         config: Config,
         weights: Weights,
-        progress: &mut (dyn FnMut(u64) + Send),
+        progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let synthetic = matches!(weights, Weights::Synthetic(_));
         let mut loader = Loader::new(context, weights, progress);
@@ -216,54 +226,79 @@ impl Llama {
     pub fn write(&self, builder: &mut Builder, context: &Context, state: &State, phase: Phase) -> Result<Ports> {
         let config = &self.config;
         let (heads, d) = (self.heads(), config.d_model);
-        let (rows, m, outputs, sample, prefill) = match phase {
+        let (rows, m, outputs, sample, prefill, short) = match phase {
             Phase::Prefill { rows, outputs, sample } => {
                 let buffer = upload_words(context, "rows", &vec![0; rows * 4], [rows, 4])?;
-                (buffer, rows, outputs, sample, true)
+                (buffer, rows, outputs, sample, true, false)
             }
-            Phase::Decode { sample } => (state.sequences.clone(), state.slots, state.slots, sample, false),
+            Phase::Decode { sample, short } => {
+                (state.sequences.clone(), state.slots, state.slots, sample, false, short)
+            }
         };
         let x = builder.activation(DType::F32, [m, d]);
         for (first, part) in &self.embedding.parts {
             builder.step("token_embd", Embed { w: part.clone(), first: *first, ids: rows.clone(), y: x.clone() })?;
         }
+        let mut normed = match self.layers.first() {
+            Some(layer) => {
+                let normed = input(builder, m, d, layer.qkv.iter().map(|(_, matrix)| matrix));
+                builder.step("blk.0/attn_norm", self.norm(&x, &layer.attn_norm, &normed))?;
+                Normed::from(normed)
+            }
+            None => Normed::from(Activations::F32(x.clone())),
+        };
         for (i, (layer, shards)) in self.layers.iter().zip(&state.caches).enumerate() {
             let label = |part: &str| format!("blk.{i}/{part}");
-            let normed = input(builder, m, d, layer.qkv.iter().map(|(_, matrix)| matrix));
-            builder.step(label("attn_norm"), self.norm(&x, &layer.attn_norm, &normed))?;
             let qkv = builder.activation(DType::F32, [m, heads.qkv_cols()]);
             linear(builder, &label("attn_qkv"), &layer.qkv, &normed, &qkv, false)?;
             for (y_offset, bias) in &layer.qkv_biases {
                 let kernel = AddBias { bias: bias.clone(), y: qkv.clone(), y_offset: *y_offset };
                 builder.step(label("attn_qkv_bias"), kernel)?;
             }
-            for (index, shard) in shards.iter().enumerate() {
-                builder.step(
-                    label("rope_cache"),
-                    RopeCache {
-                        qkv: qkv.clone(),
-                        rows: rows.clone(),
-                        rope: state.rope.clone(),
-                        page_table: state.page_table.clone(),
-                        shard: shard.clone(),
-                        heads,
-                        pairing: config.rope.pairing,
-                        turn_queries: index == 0,
-                    },
-                )?;
-            }
-            let attended = self.attention(builder, &label, layer, shards, &qkv, &rows, state, prefill)?;
-            linear(builder, &label("attn_output"), &layer.attn_output, &attended, &x, true)?;
-            if let Some(bias) = &layer.output_bias {
-                builder.step(label("attn_output_bias"), AddBias { bias: bias.clone(), y: x.clone(), y_offset: 0 })?;
-            }
-            let normed = input(builder, m, d, layer.gate_up.iter().map(|(_, matrix)| matrix));
-            builder.step(label("ffn_norm"), self.norm(&x, &layer.ffn_norm, &normed))?;
-            let gate_up = builder.activation(DType::F32, [m, 2 * config.d_ff]);
-            linear(builder, &label("ffn_gate_up"), &layer.gate_up, &normed, &gate_up, false)?;
-            let hidden = input(builder, m, config.d_ff, layer.down.iter().map(|(_, matrix)| matrix));
-            builder.step(label("swiglu"), Swiglu { x: gate_up, y: hidden.clone() })?;
-            linear(builder, &label("ffn_down"), &layer.down, &hidden, &x, true)?;
+            let attended = match prefill && m > 1 {
+                true => self.attention_prefill(builder, &label, layer, shards, &qkv, &rows, state)?,
+                false => self.attention_decode(builder, &label, layer, shards, &qkv, &rows, state, short)?,
+            };
+            let norm = |weight| Norm { weight, eps: config.rms_eps };
+            let normed_ff = residual_and_norm(
+                builder,
+                &label("attn_output"),
+                &layer.attn_output,
+                attended,
+                layer.output_bias.as_ref(),
+                &x,
+                norm(&layer.ffn_norm),
+                layer.gate_up.iter().map(|(_, matrix)| matrix),
+            )?;
+            let next_down = layer.down.iter().map(|(_, matrix)| matrix);
+            let hidden = gated(builder, &label("ffn_gate_up"), &layer.gate_up, &normed_ff, config.d_ff, next_down)?;
+            normed = match self.layers.get(i + 1) {
+                Some(next) => residual_and_norm(
+                    builder,
+                    &label("ffn_down"),
+                    &layer.down,
+                    hidden,
+                    None,
+                    &x,
+                    norm(&next.attn_norm),
+                    next.qkv.iter().map(|(_, matrix)| matrix),
+                )?,
+                // Only the rows asked for go on from here in prefill.
+                None if prefill => {
+                    linear(builder, &label("ffn_down"), &layer.down, &hidden.into(), &x, true)?;
+                    Normed::from(Activations::F32(x.clone()))
+                }
+                None => residual_and_norm(
+                    builder,
+                    &label("ffn_down"),
+                    &layer.down,
+                    hidden,
+                    None,
+                    &x,
+                    norm(&self.output_norm),
+                    self.output.iter().map(|(_, matrix)| matrix),
+                )?,
+            };
         }
         let slot_of = match phase {
             Phase::Prefill { outputs, .. } => {
@@ -275,17 +310,17 @@ impl Llama {
             return Ok(Ports { rows, out_rows: None, slot_of, logits: None });
         }
         // Only the rows asked for go through the largest matrix.
-        let (chosen, out_rows) = if prefill {
+        let (normed, out_rows) = if prefill {
             let out_rows = upload_words(context, "out_rows", &vec![0; outputs], [outputs, 1])?;
             let chosen = builder.activation(DType::F32, [outputs, d]);
             // Rows of an activation by number are a lookup in a table of f32.
             builder.step("output_rows", Embed { w: x, first: 0, ids: out_rows.clone(), y: chosen.clone() })?;
-            (chosen, Some(out_rows))
+            let normed = input(builder, outputs, d, self.output.iter().map(|(_, matrix)| matrix));
+            builder.step("output_norm", self.norm(&chosen, &self.output_norm, &normed))?;
+            (normed.into(), Some(out_rows))
         } else {
-            (x, None)
+            (normed, None)
         };
-        let normed = input(builder, outputs, d, self.output.iter().map(|(_, matrix)| matrix));
-        builder.step("output_norm", self.norm(&chosen, &self.output_norm, &normed))?;
         let logits = builder.activation(DType::F32, [outputs, config.vocab_size]);
         linear(builder, "output", &self.output, &normed, &logits, false)?;
         if sample {
@@ -309,7 +344,20 @@ impl Llama {
         RmsNorm { x: x.clone(), weight: weight.clone(), y: y.clone(), eps: self.config.rms_eps }
     }
 
-    fn attention(
+    fn attention_of(&self, shard: &Shard, qkv: &Tensor, rows: &Tensor, state: &State) -> Attention {
+        let heads = self.heads();
+        Attention {
+            qkv: qkv.clone(),
+            rows: rows.clone(),
+            page_table: state.page_table.clone(),
+            shard: shard.clone(),
+            heads,
+            scale: 1.0 / (heads.head_dim as f32).sqrt(),
+        }
+    }
+
+    /// Of rows that may be of one sequence: all keys are in the cache before any row attends to them.
+    fn attention_prefill(
         &self,
         builder: &mut Builder,
         label: &dyn Fn(&str) -> String,
@@ -318,36 +366,69 @@ impl Llama {
         qkv: &Tensor,
         rows: &Tensor,
         state: &State,
-        prefill: bool,
     ) -> Result<Activations> {
         let (heads, m) = (self.heads(), rows.rows());
-        let width = heads.heads * heads.head_dim;
-        let attention = |shard: &Shard| Attention {
-            qkv: qkv.clone(),
-            rows: rows.clone(),
-            page_table: state.page_table.clone(),
-            shard: shard.clone(),
-            heads,
-            scale: 1.0 / (heads.head_dim as f32).sqrt(),
+        for (index, shard) in shards.iter().enumerate() {
+            let kernel = RopeCache {
+                qkv: qkv.clone(),
+                rows: rows.clone(),
+                rope: state.rope.clone(),
+                page_table: state.page_table.clone(),
+                shard: shard.clone(),
+                heads,
+                pairing: self.config.rope.pairing,
+                turn_queries: index == 0,
+            };
+            builder.step(label("rope_cache"), kernel)?;
+        }
+        let next = layer.attn_output.iter().map(|(_, matrix)| matrix);
+        // Few rows of a prompt stay floats: they are not worth a variant that quantises.
+        let y = match m > MAX_COLUMNS {
+            true => input(builder, m, heads.heads * heads.head_dim, next),
+            false => Activations::F32(builder.activation(DType::F32, [m, heads.heads * heads.head_dim])),
         };
-        if prefill && m > 1 {
-            let y = builder.activation(DType::F32, [m, width]);
-            for shard in shards {
-                builder.step(
-                    label("attention"),
-                    AttentionPrefill { attention: attention(shard), y: y.clone(), f16: true },
-                )?;
-            }
-            return Ok(Activations::F32(y));
-        }
-        let count = splits(state.context_length, m, heads.kv_heads);
-        let partial = builder.activation(DType::F32, [m, heads.heads, count, heads.head_dim + 2]);
         for shard in shards {
-            builder
-                .step(label("attention"), AttentionSplit { attention: attention(shard), partial: partial.clone() })?;
+            let attention = self.attention_of(shard, qkv, rows, state);
+            builder.step(label("attention"), AttentionPrefill { attention, y: y.clone(), f16: true })?;
         }
-        let y = input(builder, m, width, layer.attn_output.iter().map(|(_, matrix)| matrix));
-        builder.step(label("attention"), AttentionMerge { partial, rows: rows.clone(), y: y.clone() })?;
+        Ok(y)
+    }
+
+    /// Of rows that are each the next of their sequence.
+    fn attention_decode(
+        &self,
+        builder: &mut Builder,
+        label: &dyn Fn(&str) -> String,
+        layer: &Layer,
+        shards: &[Shard],
+        qkv: &Tensor,
+        rows: &Tensor,
+        state: &State,
+        short: bool,
+    ) -> Result<Activations> {
+        let (heads, m) = (self.heads(), rows.rows());
+        let count = splits(state.context_length, m, heads.kv_heads);
+        let whole = (short || count == 1) && heads.head_dim.is_multiple_of(BLOCK);
+        let y = input(builder, m, heads.heads * heads.head_dim, layer.attn_output.iter().map(|(_, matrix)| matrix));
+        let output = match whole {
+            true => Output::Whole(y.clone()),
+            false => {
+                let shape = [m, heads.heads, count, heads.head_dim + 2];
+                Output::Partial(builder.activation(DType::F32, shape))
+            }
+        };
+        for shard in shards {
+            let kernel = AttentionDecode {
+                attention: self.attention_of(shard, qkv, rows, state),
+                rope: state.rope.clone(),
+                pairing: self.config.rope.pairing,
+                output: output.clone(),
+            };
+            builder.step(label("attention"), kernel)?;
+        }
+        if let Output::Partial(partial) = output {
+            builder.step(label("attention"), AttentionMerge { partial, rows: rows.clone(), y: y.clone() })?;
+        }
         Ok(y)
     }
 }
@@ -358,7 +439,7 @@ fn heads(config: &Config) -> Heads {
 
 /// KV heads of a layer whose keys one buffer and one binding hold.
 fn kv_heads_per_shard(config: &Config, pages: usize, profile: &Profile) -> Result<usize> {
-    let head = (pages * PAGE * config.head_dim * 2) as u64;
+    let head = pages as u64 * (PAGE * config.head_dim * 2) as u64;
     let limit = profile.limits.max_binding_bytes.min(profile.limits.max_buffer_bytes);
     match (limit / head) as usize {
         0 => Err(Error::out_of_memory(format!(
@@ -402,7 +483,7 @@ pub fn memory_bytes(
     }
     let pages = slots * context_length.div_ceil(PAGE).max(1);
     kv_heads_per_shard(config, pages, profile)?;
-    let cache = 2 * config.n_layers as u64 * config.kv_dim() as u64 * (pages * PAGE) as u64 * 2;
+    let cache = 2 * config.n_layers as u64 * config.kv_dim() as u64 * pages as u64 * PAGE as u64 * 2;
     Ok((weights, cache))
 }
 

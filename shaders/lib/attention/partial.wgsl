@@ -1,0 +1,19 @@
+// What attention_decode leaves of a split: sums that attention_merge joins.
+
+@group(0) @binding(6) var<storage, read_write> partial: array<vec2<f32>>; // partial[M, H, splits, HEAD_DIM + 2]: Σpv, max, Σp
+
+fn put(r: u32, head: u32, g: u32, split: u32, top: f32, total: f32, lane: u32) {
+    let to = ((r * params.heads + head + g) * params.splits + split) * (HEAD_DIM / 2u + 1u);
+    for (var c = lane; c < HEAD_DIM / 4u; c += WORKGROUP) {
+        let sum = sum_at(c);
+        partial[to + 2u * c] = sum.xy;
+        partial[to + 2u * c + 1u] = sum.zw;
+    }
+    if lane == 0u {
+        // A split without keys is never read; zero keeps it the same in every run.
+        partial[to + HEAD_DIM / 2u] = vec2<f32>(select(0.0, top, total > 0.0), total);
+    }
+}
+
+fn finish(r: u32, head: u32, lane: u32) {
+}

@@ -1,0 +1,23 @@
+// What attention_decode leaves of a whole context: y = Σpv / Σp, zero in rows that are not active.
+
+const OUTPUT: u32 = 6u;
+#import output
+
+var<workgroup> attended: array<vec4<f32>, QUERIES * HEAD_DIM / 4u>;
+
+fn put(r: u32, head: u32, g: u32, split: u32, top: f32, total: f32, lane: u32) {
+    let inverse = select(0.0, 1.0 / total, total > 0.0);
+    for (var c = lane; c < HEAD_DIM / 4u; c += WORKGROUP) {
+        attended[g * (HEAD_DIM / 4u) + c] = sum_at(c) * inverse;
+    }
+}
+
+fn finish(r: u32, head: u32, lane: u32) {
+    if lane < QUERIES * HEAD_DIM / 32u {
+        var values: array<vec4<f32>, 8>;
+        for (var i = 0u; i < 8u; i++) {
+            values[i] = attended[8u * lane + i];
+        }
+        put_block((r * params.heads + head) * (HEAD_DIM / 32u) + lane, values);
+    }
+}

@@ -1,0 +1,88 @@
+// Rows of w times COLUMNS columns of x: each weight is read once and used for all of them. LANES invocations share TILE
+// rows; each takes every LANES-th sub-block of 32.
+#import weights
+
+@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
+#ifdef DOT4
+@group(0) @binding(1) var<storage, read> q: array<vec4<u32>>; // q[COLUMNS, K / 16]
+@group(0) @binding(2) var<storage, read> s: array<vec2<f32>>; // s[COLUMNS, K / 32]
+const INPUTS: u32 = 3u; // the next binding
+#else
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[COLUMNS, X_COLS / 4]
+const INPUTS: u32 = 2u; // the next binding
+
+// Four values of x; zero past its end, where the rows of w are padded with zeros.
+fn x_load(c: u32, i: u32) -> vec4<f32> {
+    if K != X_COLS && i >= X_COLS / 4u {
+        return vec4<f32>(0.0);
+    }
+    return x[c * (X_COLS / 4u) + i];
+}
+#endif
+
+#ifndef SUBGROUPS
+var<workgroup> partial: array<f32, WORKGROUP>;
+#endif
+
+// The sum over the LANES invocations that share rows; every invocation of the workgroup takes part.
+fn lanes_sum(value: f32, lane: u32) -> f32 {
+#ifdef SUBGROUPS
+    return subgroupAdd(value);
+#else
+    workgroupBarrier();
+    partial[lane] = value;
+    for (var step = LANES / 2u; step > 0u; step /= 2u) {
+        workgroupBarrier();
+        if lane % LANES < step {
+            partial[lane] += partial[lane + step];
+        }
+    }
+    workgroupBarrier();
+    return partial[lane - lane % LANES];
+#endif
+}
+
+alias Tile = array<array<f32, COLUMNS>, TILE>;
+
+// This invocation's share of the products of some rows; `lanes_sum` makes them whole.
+fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
+    var at_row = rows;
+    var sums: Tile;
+    for (var block = lane % LANES; block < K / 32u; block += LANES) {
+#ifdef DOT4
+        for (var t = 0u; t < TILE; t++) {
+            let groups_of_4 = weights_groups(at_row[t] * ROW_VEC4, block);
+            for (var c = 0u; c < COLUMNS; c++) {
+                let at = c * (K / 16u) + 2u * block;
+                let low = q[at];
+                let high = q[at + 1u];
+                var sum = vec2<i32>(0);
+                for (var g = 0u; g < 4u; g++) {
+                    sum.x += dot4I8Packed(groups_of_4.q[g], low[g]);
+                    sum.y += dot4I8Packed(groups_of_4.q[g + 4u], high[g]);
+                }
+                let scale = s[c * (K / 32u) + block];
+                sums[t][c] += scale.x * dot(groups_of_4.scale, vec2<f32>(sum)) - groups_of_4.minimum * scale.y;
+            }
+        }
+#else
+        var from_x: array<array<vec4<f32>, 8>, COLUMNS>;
+        for (var c = 0u; c < COLUMNS; c++) {
+            for (var i = 0u; i < 8u; i++) {
+                from_x[c][i] = x_load(c, 8u * block + i);
+            }
+        }
+        for (var t = 0u; t < TILE; t++) {
+            let values = weights_block(at_row[t] * ROW_VEC4, block);
+            for (var c = 0u; c < COLUMNS; c++) {
+                var sum = 0.0;
+                for (var i = 0u; i < 8u; i++) {
+                    sum += dot(values[i], from_x[c][i]);
+                }
+                sums[t][c] += sum;
+            }
+        }
+#endif
+    }
+    return sums;
+}

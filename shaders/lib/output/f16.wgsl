@@ -1,0 +1,14 @@
+// Results as halves, two to a word, which needs no f16 of the device; what a half cannot hold becomes the largest that it can.
+
+@group(0) @binding(OUTPUT) var<storage, read_write> out: array<vec2<u32>>; // out[M, N / 4]
+
+fn put_vector(index: u32, value: vec4<f32>) {
+    let v = clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0));
+    out[index] = vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw));
+}
+
+fn put_block(index: u32, values: array<vec4<f32>, 8>) {
+    for (var i = 0u; i < 8u; i++) {
+        put_vector(8u * index + i, values[i]);
+    }
+}

@@ -1,0 +1,16 @@
+// Where the input of a product was not yet divided by the root mean square of what it was made from, the sums of squares
+// came along: SQUARES a row, none where the input is as it should be.
+
+@group(0) @binding(INPUTS) var<storage, read> squares: array<f32>; // squares[COLUMNS, SQUARES]
+
+// What column c's products are to be multiplied by; every invocation of the workgroup takes part.
+fn inverse_rms(c: u32, eps: f32, lane: u32) -> f32 {
+    if SQUARES == 0u {
+        return 1.0;
+    }
+    var sum = 0.0;
+    for (var i = lane % LANES; i < SQUARES; i += LANES) {
+        sum += squares[c * SQUARES + i];
+    }
+    return inverseSqrt(lanes_sum(sum, lane) / f32(X_COLS) + eps);
+}

@@ -1,0 +1,158 @@
+//! `r[c, n] += Σ_k x[c, k] · w[n, k]`, then `y[c, n] = r[c, n] · norm[n]` and `squares[c, b] = Σ r[c, n]²` of each block of 32:
+//! the end of a half layer and the norm before the next in one step, but for the division by the root mean square, which the
+//! products that follow do ([`Normed`]).
+
+use super::host::Host;
+use super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid, read, write};
+use super::matvec::{self, Shape};
+use super::normed::Normed;
+use super::q8::{Activations, BLOCK};
+use super::rms_norm::q8_output;
+use super::testing::{Case, CaseBuilder, Compare};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::params;
+use crate::profile::Profile;
+use crate::shader::Spec;
+use crate::tensor::Tensor;
+
+/// A matrix times a few columns, added to the residual stream, which is prepared for the next product.
+#[derive(Clone, Debug)]
+pub struct MatvecResidual {
+    /// `w[N, K]`, N a multiple of 32; any weight format.
+    pub w: Tensor,
+    /// `x[C, K]`, C at most [`matvec::MAX_COLUMNS`]; quantised only where `w` is.
+    pub x: Activations,
+    /// `norm[D]`: the weight of the norm that follows.
+    pub norm: Tensor,
+    /// `residual[C, D]`, updated.
+    pub residual: Tensor,
+    /// The column of the residual where the rows of `w` go, a multiple of 32.
+    pub offset: usize,
+    /// `y[C, D]`.
+    pub y: Activations,
+    /// `squares[C, D / 32]`.
+    pub squares: Tensor,
+}
+
+params! {
+    struct Uniform { first: u32, blocks: u32 }
+}
+
+impl MatvecResidual {
+    fn shape(&self, profile: &Profile) -> Shape {
+        Shape::new(&self.x, profile, 32, BLOCK as u32)
+    }
+}
+
+impl Kernel for MatvecResidual {
+    fn name(&self) -> &'static str {
+        "matvec_residual"
+    }
+
+    fn check(&self) -> Result<()> {
+        let kernel = self.name();
+        matvec::check(kernel, &self.w, &self.x)?;
+        let ((columns, _), width) = (self.x.dims(), self.residual.cols());
+        expect_shape(kernel, "residual", self.residual.shape(), &[columns, width])?;
+        expect_shape(kernel, "norm", self.norm.shape(), &[width])?;
+        let whole = [self.w.rows(), self.offset, width].iter().all(|n| n.is_multiple_of(BLOCK));
+        expect(kernel, whole && self.offset + self.w.rows() <= width, || {
+            let (rows, offset) = (self.w.rows(), self.offset);
+            format!("{rows} rows from {offset} of {width}, expected multiples of {BLOCK} within it")
+        })?;
+        expect_shape(kernel, "squares", self.squares.shape(), &[columns, width / BLOCK])?;
+        self.y.check(kernel, "y", columns, width)
+    }
+
+    fn spec(&self, profile: &Profile) -> Spec {
+        matvec::spec(self.name(), &self.w, &self.x, self.shape(profile), profile)
+            .constant("ROWS", self.w.rows() as u32)
+            .slot("output", self.y.output())
+    }
+
+    fn params(&self) -> Params {
+        Uniform { first: (self.offset / BLOCK) as u32, blocks: (self.residual.cols() / BLOCK) as u32 }.into()
+    }
+
+    fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
+        linear_grid(self.w.rows() / BLOCK, profile)
+    }
+
+    fn bindings(&self) -> Vec<Binding> {
+        let mut bindings = vec![read(&self.w)];
+        bindings.extend(self.x.bindings(false));
+        bindings.extend([read(&self.norm), write(&self.residual), write(&self.squares)]);
+        bindings.extend(self.y.bindings(true));
+        bindings
+    }
+
+    fn reference(&self, host: &mut Host) -> Result<()> {
+        let x = Normed::from(self.x.clone());
+        matvec::reference(host, &self.w, &x, &self.residual, self.offset, true)?;
+        let (residual, norm) = (host.floats(&self.residual)?, host.floats(&self.norm)?);
+        let (mut y, mut squares) = (self.y.values(host)?, host.floats(&self.squares)?);
+        let width = norm.len();
+        for (at, value) in residual.iter().enumerate().filter(|(at, _)| self.columns().contains(&(at % width))) {
+            y[at] = value * norm[at % width];
+        }
+        for (block, sum) in squares.iter_mut().enumerate().filter(|(b, _)| self.columns().contains(&(b * BLOCK % width))) {
+            *sum = residual[block * BLOCK..][..BLOCK].iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() as f32;
+        }
+        host.set(&self.squares, &squares)?;
+        self.y.set(host, &y)
+    }
+}
+
+impl MatvecResidual {
+    /// The columns of the residual that it updates.
+    fn columns(&self) -> std::ops::Range<usize> {
+        self.offset..self.offset + self.w.rows()
+    }
+}
+
+/// Cases for the harness.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, [q8_in, q8_out]: [bool; 2]| {
+        let mut builder = CaseBuilder::new((n * k + columns) as u64);
+        let Ok(w) = builder.weight(dtype, n, k) else { return };
+        let x = matvec::case_input(&mut builder, columns, k, q8_in, false).values;
+        let norm = builder.random(&[n]);
+        let residual = builder.random(&[columns, n]);
+        let y = if q8_out {
+            q8_output(&mut builder, columns, n)
+        } else {
+            Activations::F32(builder.output(&[columns, n], Compare::Nmse(1e-11)))
+        };
+        // Sums of up to 4096 products in f32, in another order than the reference's; squares double the relative error.
+        builder.updated(&residual, Compare::Nmse(1e-11));
+        let squares = builder.output(&[columns, n / BLOCK], Compare::Nmse(1e-10));
+        let kind = |q8: bool| if q8 { "q8" } else { "f32" };
+        let name = format!("{dtype} {columns}x{n}x{k} {} to {}", kind(q8_in), kind(q8_out));
+        cases.push(builder.case(name, MatvecResidual { w, x, norm, residual, offset: 0, y, squares }));
+    };
+    for dtype in DType::WEIGHTS {
+        let q8 = dtype.is_quantized();
+        add(dtype, 1, 64, 256, [q8, q8]);
+    }
+    add(DType::Q4_0, 8, 96, 512, [true, true]);
+    add(DType::Q4_0, 1, 160, 4096, [true, true]);
+    add(DType::Q8_0, 2, 32, 64, [true, false]);
+    add(DType::F16, 3, 64, 72, [false, true]);
+    add(DType::F16, 2, 64, 72, [false, false]);
+    // The second part of a matrix in two: the first half of the outputs stays as it was.
+    let mut builder = CaseBuilder::new(77);
+    if let Ok(w) = builder.weight(DType::Q4_0, 32, 128) {
+        let x = matvec::case_input(&mut builder, 2, 128, true, false).values;
+        let norm = builder.random(&[64]);
+        let residual = builder.random(&[2, 64]);
+        builder.updated(&residual, Compare::Nmse(1e-11));
+        let (y, squares) = (builder.random(&[2, 64]), builder.random(&[2, 2]));
+        builder.updated(&y, Compare::Nmse(1e-11));
+        builder.updated(&squares, Compare::Nmse(1e-10));
+        let y = Activations::F32(y);
+        cases.push(builder.case("second part", MatvecResidual { w, x, norm, residual, offset: 32, y, squares }));
+    }
+    cases
+}

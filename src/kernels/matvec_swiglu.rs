@@ -1,0 +1,114 @@
+//! `y[c, n] = silu(gate) · up`, `gate = Σ_k x[c, k] · w[n, k]`, `up = Σ_k x[c, k] · w[N + n, k]`: the gated half of a
+//! feed-forward layer in one step (Shazeer 2020).
+
+use super::host::Host;
+use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read};
+use super::matvec::{self, Shape};
+use super::normed::Normed;
+use super::q8::{Activations, BLOCK};
+use super::rms_norm::q8_output;
+use super::testing::{Case, CaseBuilder, Compare};
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::params;
+use crate::profile::Profile;
+use crate::shader::Spec;
+use crate::tensor::Tensor;
+
+/// Gate and up matrices times a few columns, joined by SwiGLU.
+#[derive(Clone, Debug)]
+pub struct MatvecSwiglu {
+    /// `w[2·N, K]`: gate, then up; N a multiple of 32; any weight format.
+    pub w: Tensor,
+    /// `x[C, K]`, C at most [`matvec::MAX_COLUMNS`]; quantised only where `w` is.
+    pub x: Normed,
+    /// `y[C, N]`.
+    pub y: Activations,
+}
+
+params! {
+    struct Uniform { blocks: u32, eps: f32 }
+}
+
+impl MatvecSwiglu {
+    fn shape(&self, profile: &Profile) -> Shape {
+        let shape = Shape::new(&self.x.values, profile, 16, BLOCK as u32);
+        // A gate and its up row are worked on side by side.
+        Shape { tile: shape.tile.max(2), ..shape }
+    }
+}
+
+impl Kernel for MatvecSwiglu {
+    fn name(&self) -> &'static str {
+        "matvec_swiglu"
+    }
+
+    fn check(&self) -> Result<()> {
+        let kernel = self.name();
+        matvec::check(kernel, &self.w, &self.x.values)?;
+        self.x.check(kernel)?;
+        expect(kernel, self.w.rows().is_multiple_of(2 * BLOCK), || {
+            format!("w has {} rows, expected a multiple of {}", self.w.rows(), 2 * BLOCK)
+        })?;
+        self.y.check(kernel, "y", self.x.values.dims().0, self.w.rows() / 2)
+    }
+
+    fn spec(&self, profile: &Profile) -> Spec {
+        matvec::spec(self.name(), &self.w, &self.x.values, self.shape(profile), profile)
+            .constant("ROWS", self.w.rows() as u32)
+            .constant("SQUARES", self.x.parts())
+            .slot("output", self.y.output())
+    }
+
+    fn params(&self) -> Params {
+        Uniform { blocks: (self.w.rows() / 2 / BLOCK) as u32, eps: self.x.eps() }.into()
+    }
+
+    fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
+        linear_grid(self.w.rows() / 2 / BLOCK, profile)
+    }
+
+    fn bindings(&self) -> Vec<Binding> {
+        let mut bindings = vec![read(&self.w)];
+        bindings.extend(self.x.bindings(&self.w));
+        bindings.extend(self.y.bindings(true));
+        bindings
+    }
+
+    fn reference(&self, host: &mut Host) -> Result<()> {
+        let (products, n) = (matvec::products(host, &self.w, &self.x)?, self.w.rows() / 2);
+        let silu = |v: f64| v / (1.0 + (-v).exp());
+        let row = |row: &[f64]| -> Vec<f32> { (0..n).map(|i| (silu(row[i]) * row[n + i]) as f32).collect() };
+        let y: Vec<f32> = products.chunks_exact(2 * n).flat_map(row).collect();
+        self.y.set(host, &y)
+    }
+}
+
+/// Cases for the harness.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, [q8_in, q8_out]: [bool; 2]| {
+        let mut builder = CaseBuilder::new((n * k + columns) as u64);
+        let Ok(w) = builder.weight(dtype, 2 * n, k) else { return };
+        let x = matvec::case_input(&mut builder, columns, k, q8_in, columns != 2);
+        let y = if q8_out {
+            q8_output(&mut builder, columns, n)
+        } else {
+            // As of `swiglu`, whose inputs are sums with relative errors near 1e-6 here.
+            Activations::F32(builder.output(&[columns, n], Compare::Nmse(1e-10)))
+        };
+        let kind = |q8: bool| if q8 { "q8" } else { "f32" };
+        let name = format!("{dtype} {columns}x{n}x{k} {} to {}", kind(q8_in), kind(q8_out));
+        cases.push(builder.case(name, MatvecSwiglu { w, x, y }));
+    };
+    for dtype in DType::WEIGHTS {
+        let q8 = dtype.is_quantized();
+        add(dtype, 1, 32, 256, [q8, q8]);
+    }
+    add(DType::Q4_0, 8, 96, 512, [true, true]);
+    add(DType::Q4_K, 1, 64, 4096, [true, true]);
+    add(DType::Q8_0, 2, 32, 64, [true, false]);
+    add(DType::F16, 3, 64, 72, [false, true]);
+    add(DType::F16, 2, 64, 72, [false, false]);
+    cases
+}

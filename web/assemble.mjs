@@ -1,0 +1,111 @@
+// Puts the site together: node assemble.mjs --package FOLDER --models FOLDER --output FOLDER --cache FOLDER [--quick]
+//
+//   --package   what wasm-pack wrote
+//   --models    GGUF files that the site brings along
+//   --output    the site: index.html, page/, anygpu/ (the npm package), models/
+//   --cache     optimised WASM by the hash of its input
+//   --quick     without wasm-opt, for a developer's loop; no size is checked
+
+import { execFile } from "node:child_process";
+import { createHash } from "node:crypto";
+import { constants as files } from "node:fs";
+import { copyFile, cp, mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs, promisify } from "node:util";
+import { brotliCompress, constants } from "node:zlib";
+
+/** What the WASM may weigh on its way to a browser. */
+const LARGEST_BROTLI_BYTES = 2_000_000;
+/** What rustc compiles for and every browser with WebGPU has. */
+const FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd"];
+
+const WEB = dirname(fileURLToPath(import.meta.url));
+const run = promisify(execFile);
+const { values } = parseArgs({
+  options: {
+    package: { type: "string" },
+    models: { type: "string" },
+    output: { type: "string" },
+    cache: { type: "string" },
+    quick: { type: "boolean", default: false },
+  },
+});
+for (const name of ["package", "models", "output", "cache"]) {
+  if (!values[name]) throw new Error(`assemble.mjs: --${name} is missing`);
+}
+const output = values.output;
+const npm = join(output, "anygpu");
+
+await rm(output, { recursive: true, force: true });
+await mkdir(npm, { recursive: true });
+await cp(join(WEB, "js"), npm, { recursive: true });
+await cp(join(WEB, "page"), join(output, "page"), { recursive: true });
+await copyFile(join(WEB, "index.html"), join(output, "index.html"));
+await models(join(output, "models"));
+const wasm = await bindings();
+await manifest();
+
+const text = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
+if (values.quick) {
+  console.log(`${wasm}: ${text((await stat(wasm)).size)}, not optimised`);
+} else {
+  const bytes = await readFile(wasm);
+  const compressed = await promisify(brotliCompress)(bytes, {
+    params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+  });
+  console.log(`${wasm}: ${text(bytes.length)}, ${text(compressed.length)} with brotli`);
+  if (compressed.length > LARGEST_BROTLI_BYTES) {
+    throw new Error(`${wasm}: ${compressed.length} bytes with brotli, expected at most ${LARGEST_BROTLI_BYTES}`);
+  }
+}
+
+/** Takes what wasm-pack wrote, its WASM optimised, and returns the path of that. */
+async function bindings() {
+  let wasm;
+  for (const name of await readdir(values.package)) {
+    const from = join(values.package, name);
+    const to = join(npm, name);
+    if (name.endsWith(".wasm")) {
+      wasm = to;
+      await copyFile(values.quick ? from : await optimised(from), to);
+    } else if (name.endsWith(".js") || name.endsWith(".ts")) {
+      if (await exists(to)) throw new Error(`web/js/${name} has the name of a file of wasm-bindgen's`);
+      await copyFile(from, to);
+    }
+  }
+  if (!wasm) throw new Error(`${values.package}: no WASM in it`);
+  return wasm;
+}
+
+async function optimised(path) {
+  const { version } = JSON.parse(await readFile(join(WEB, "node_modules/binaryen/package.json"), "utf8"));
+  const flags = ["-O3", "--strip-producers", "--strip-debug", ...FEATURES.map((feature) => `--enable-${feature}`)];
+  const hash = createHash("sha256").update(await readFile(path)).update(JSON.stringify([version, flags]));
+  const kept = join(values.cache, `${hash.digest("hex").slice(0, 32)}.wasm`);
+  if (await exists(kept)) return kept;
+  await mkdir(values.cache, { recursive: true });
+  const unfinished = `${kept}.${process.pid}`;
+  const program = join(WEB, "node_modules/binaryen/bin/wasm-opt");
+  await run(process.execPath, [program, path, "-o", unfinished, ...flags], { maxBuffer: 1 << 26 });
+  await rename(unfinished, kept);
+  return kept;
+}
+
+async function models(folder) {
+  await mkdir(folder);
+  for (const name of (await readdir(values.models)).filter((name) => name.endsWith(".gguf"))) {
+    await copyFile(join(values.models, name), join(folder, name), files.COPYFILE_FICLONE);
+  }
+}
+
+/** The manifest as it is published: what only this repository needs is left out. */
+async function manifest() {
+  const { private: _, devDependencies: __, scripts: ___, ...published } = JSON.parse(await readFile(join(WEB, "package.json"), "utf8"));
+  await writeFile(join(npm, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
+  for (const licence of ["LICENSE-APACHE", "LICENSE-MIT"]) await copyFile(join(WEB, "..", licence), join(npm, licence));
+}
+
+async function exists(path) {
+  return (await stat(path).catch(() => null)) !== null;
+}

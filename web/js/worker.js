@@ -1,0 +1,240 @@
+// The worker: owns the WASM, the device and the source. Requests `{ id, method, params }` come in; `{ id, result }`,
+// `{ id, error }` and, meanwhile, `{ id, piece }`, `{ id, row }` and `{ event }` go out.
+
+import init, { adapter, check, Engine, fault, plan, Sha256, sources } from "./anygpu_web.js";
+import { failure, packed } from "./errors.js";
+import * as gpu from "./gpu.js";
+import { openSource } from "./source.js";
+
+/** Begun at once, while the page is still deciding what to load; the browser starts its GPU side meanwhile. */
+const started = init();
+started.catch(() => {});
+navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }).catch(() => {});
+
+/** @type {Engine | null} */
+let engine = null;
+let source = null;
+let aborted = new AbortController();
+/** Why nothing more can be done, once the WASM has stopped. */
+let dead = null;
+/** Requests that were cancelled before they began. */
+const cancelled = new Set();
+let running = null;
+let loading = null;
+
+const tell = (event) => postMessage({ event });
+
+gpu.listeners.lost = (message) => tell({ type: "device-lost", message });
+gpu.listeners.fault = (message) => fault(message);
+
+/** Speed and time left, for progress that is told at most ten times a second. */
+class Meter {
+  #start = performance.now();
+  #first = null;
+  #told = 0;
+
+  constructor(fields) {
+    this.fields = fields;
+  }
+
+  tell(loadedBytes, totalBytes) {
+    const now = performance.now();
+    this.#first ??= loadedBytes;
+    if (now - this.#told < 100 && loadedBytes < totalBytes) return;
+    this.#told = now;
+    const seconds = (now - this.#start) / 1000;
+    const bytesPerSecond = seconds > 0.05 ? (loadedBytes - this.#first) / seconds : null;
+    const secondsLeft = bytesPerSecond > 0 ? (totalBytes - loadedBytes) / bytesPerSecond : null;
+    tell({ type: "progress", ...this.fields, loadedBytes, totalBytes, bytesPerSecond, secondsLeft });
+  }
+}
+
+/** What the engine asks of JavaScript. */
+const host = {
+  describe: gpu.describe,
+  compile: gpu.compile,
+  tell(json) {
+    const message = JSON.parse(json);
+    if (message.type !== "progress") return tell(message);
+    if (message.phase === "load") return loading?.loaded(message.loadedBytes, message.totalBytes);
+    tell({ ...message, fromCache: loading?.fromCache ?? false });
+  },
+};
+
+/** One load's progress: the network's while bytes still come from there, the GPU's once they do not. */
+class Loading {
+  #downloading = false;
+
+  constructor() {
+    this.download = new Meter({ phase: "download", fromCache: false });
+    this.fromCache = false;
+    this.load = null;
+  }
+
+  received(bytes, total) {
+    this.#downloading = bytes < total;
+    this.download.tell(bytes, total);
+  }
+
+  loaded(bytes, total) {
+    if (this.#downloading) return;
+    this.load ??= new Meter({ phase: "load", fromCache: this.fromCache });
+    this.load.tell(bytes, total);
+  }
+}
+
+async function open(spec, { cache, ahead }) {
+  aborted = new AbortController();
+  return openSource(spec, {
+    cache,
+    ahead,
+    signal: aborted.signal,
+    tell,
+    progress: (received, total) => loading?.received(received, total),
+    Sha256,
+  });
+}
+
+const methods = {
+  async adapter({ profile }) {
+    return JSON.parse(await adapter(host, profile));
+  },
+
+  async plan({ source: spec, cache, options }) {
+    const header = await open(spec, { cache, ahead: false });
+    try {
+      return JSON.parse(await plan(host, header, JSON.stringify(options)));
+    } finally {
+      header.close();
+    }
+  },
+
+  async load({ source: spec, cache, options }) {
+    loading = new Loading();
+    source = await open(spec, { cache, ahead: true });
+    loading.fromCache = source.fromCache ?? false;
+    try {
+      engine = await Engine.load(host, source, JSON.stringify(options));
+      await source.settle();
+    } catch (error) {
+      await methods.dispose();
+      throw error;
+    }
+    loading = new Loading();
+    loading.fromCache = true;
+    return JSON.parse(engine.info());
+  },
+
+  async generate({ request }, send) {
+    return JSON.parse(await engine.generate(JSON.stringify(request), (piece) => send({ piece })));
+  },
+
+  async benchmark({ options }, send) {
+    const cores = navigator.hardwareConcurrency;
+    const described = {
+      os: navigator.userAgent,
+      cpu: cores ? `${cores} threads` : null,
+      date: new Date().toISOString().replace(/\.\d+Z$/, "Z"),
+      command: "engine.benchmark()",
+      ...options,
+    };
+    return JSON.parse(await engine.benchmark(JSON.stringify(described), (row) => send({ row: JSON.parse(row) })));
+  },
+
+  async check({ options }, send, id) {
+    try {
+      return JSON.parse(
+        await check(host, JSON.stringify(options), (row) => {
+          send({ row: JSON.parse(row) });
+          return !cancelled.has(id);
+        }),
+      );
+    } finally {
+      gpu.release();
+    }
+  },
+
+  /** Every shader for this browser through its own compiler: `[{ name, errors }]`. For tests. */
+  async compileSources() {
+    const adapter = await navigator.gpu.requestAdapter();
+    const requiredFeatures = adapter.features.has("shader-f16") ? ["shader-f16"] : [];
+    const device = await adapter.requestDevice({ requiredFeatures });
+    const list = [];
+    await sources(host, (json) => list.push(JSON.parse(json)));
+    const results = [];
+    for (const { name, source: text } of list) results.push({ name, errors: await gpu.compilerErrors(text) });
+    gpu.release();
+    device.destroy();
+    return results;
+  },
+
+  async info() {
+    return JSON.parse(engine.info());
+  },
+
+  async memory() {
+    const { memory } = await started;
+    const own = engine ? JSON.parse(engine.memory()) : { currentBytes: 0, peakBytes: 0 };
+    return { ...own, wasmBytes: memory.buffer.byteLength };
+  },
+
+  async forget() {
+    engine?.forget();
+  },
+
+  /** Destroys the device as a driver's reset would. For tests. */
+  async lose() {
+    gpu.lose();
+  },
+
+  async dispose() {
+    gpu.release();
+    engine?.dispose();
+    engine?.free();
+    engine = null;
+    source?.close();
+    source = null;
+    aborted.abort();
+  },
+};
+
+/** Those that answer while another runs. */
+const IMMEDIATE = new Set(["memory", "lose", "info"]);
+let queue = Promise.resolve();
+
+function cancel(id) {
+  cancelled.add(id);
+  if (running === id) {
+    engine?.cancel();
+    if (!engine) aborted.abort();
+  }
+}
+
+async function run({ id, method, params }) {
+  const send = (message) => postMessage({ id, ...message });
+  if (cancelled.has(id)) return send({ error: packed(failure("Cancelled", "cancelled by the caller")) });
+  try {
+    await started;
+    if (dead) throw dead;
+    if (["generate", "benchmark"].includes(method) && !engine) throw failure("Io", "the engine was disposed");
+    send({ result: await methods[method](params ?? {}, send, id) });
+  } catch (error) {
+    // A panic or an overflowed stack leaves the WASM in no state to go on from.
+    if (error instanceof WebAssembly.RuntimeError || error instanceof RangeError) {
+      dead = failure("Unsupported", `the engine stopped: ${error.message}; the console says more`);
+      error = dead;
+    }
+    send({ error: packed(error) });
+  }
+}
+
+onmessage = ({ data }) => {
+  if (data.method === "cancel") return cancel(data.params.id);
+  if (IMMEDIATE.has(data.method)) return void run(data);
+  queue = queue.then(async () => {
+    running = data.id;
+    await run(data);
+    running = null;
+    cancelled.delete(data.id);
+  });
+};

@@ -1,0 +1,33 @@
+//! anygpu in a browser: what the worker of the npm package (`web/js`) calls.
+//!
+//! ```text
+//! page: index.js <-> worker.js -> Engine, adapter, plan, check (here) -> anygpu -> WebGPU
+//! ```
+//!
+//! One worker holds at most one [`Engine`]. What only JavaScript can do is asked of a [`Host`](host::Host): reading the
+//! model's source, compiling pipelines side by side, telling the page. Numbers, options and results pass as JSON.
+//!
+//! Natively this crate is empty.
+#![warn(missing_docs)]
+
+#[cfg(target_arch = "wasm32")]
+mod bench;
+#[cfg(target_arch = "wasm32")]
+mod check;
+#[cfg(target_arch = "wasm32")]
+mod engine;
+#[cfg(target_arch = "wasm32")]
+mod error;
+#[cfg(target_arch = "wasm32")]
+mod generate;
+#[cfg(target_arch = "wasm32")]
+mod host;
+#[cfg(target_arch = "wasm32")]
+mod plan;
+#[cfg(target_arch = "wasm32")]
+mod sha256;
+#[cfg(target_arch = "wasm32")]
+mod source;
+
+#[cfg(target_arch = "wasm32")]
+pub use engine::Engine;

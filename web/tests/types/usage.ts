@@ -1,0 +1,66 @@
+// What a program in TypeScript writes against the package. Compiled, never run: each line that must not compile says so.
+
+import { Engine, cache, check } from "../../js/index.js";
+import type { EngineEvent, Metrics, Progress, Source } from "../../js/index.js";
+import { openai } from "../../js/openai.js";
+
+export async function loads(file: File, bytes: ArrayBuffer, signal: AbortSignal): Promise<void> {
+  const sources: Source[] = ["model.gguf", new URL("https://example.org/model.gguf"), { url: "model.gguf", sha256: "00", bytes: 1 }, file, new Blob(), bytes];
+  for (const source of sources) {
+    const plan = await Engine.plan(source, { contextLength: 2048, slots: 1, profile: "webgpu-baseline" });
+    const fits: boolean = plan.fits;
+    const named: string = plan.model.name;
+    if (!fits) throw new Error(`${named}: ${plan.totalBytes}`);
+  }
+  const engine = await Engine.load(file, {
+    onProgress: ({ phase, secondsLeft }: Progress) => console.log(phase === "download", secondsLeft),
+    onEvent(event: EngineEvent) {
+      if (event.type === "device-lost") console.log(event.message);
+      // @ts-expect-error: a rebuilt engine has nothing to say
+      if (event.type === "rebuilt") console.log(event.message);
+    },
+    signal,
+    cache: false,
+  });
+  const { currentBytes, peakBytes } = await engine.memory();
+  console.log(currentBytes < peakBytes, engine.info.model.name);
+  await engine.dispose();
+  // @ts-expect-error: engines are loaded
+  new Engine();
+  // @ts-expect-error: a number is no source
+  await Engine.load(1);
+}
+
+export async function writes(engine: Engine, signal: AbortSignal): Promise<Metrics> {
+  const generation = engine.generate([{ role: "user", content: "What is a slice?" }], { temperature: 0, maxTokens: 8, stop: ["."], seed: 1, signal });
+  let text = "";
+  for await (const piece of generation) text += piece;
+  // @ts-expect-error: no such role
+  engine.generate([{ role: "robot", content: text }]);
+  // @ts-expect-error: no such option
+  engine.generate(text, { temprature: 0 });
+  const metrics = await engine.generate(text, { raw: true }).metrics;
+  // @ts-expect-error: there may be no first token
+  const first: number = metrics.firstTokenMs;
+  console.log(first);
+  return metrics;
+}
+
+export async function completes(engine: Engine): Promise<string | null> {
+  const { chat } = openai(engine);
+  const messages = [{ role: "user" as const, content: "Hello" }];
+  const whole = await chat.completions.create({ messages, max_tokens: 8 });
+  const stream = await chat.completions.create({ messages, stream: true });
+  for await (const chunk of stream) console.log(chunk.choices[0]?.delta.content ?? "");
+  // @ts-expect-error: a completion that is not streamed has no chunks
+  for await (const chunk of whole) console.log(chunk);
+  return whole.choices[0]?.message.content ?? null;
+}
+
+export async function measures(engine: Engine): Promise<number> {
+  const report = await engine.benchmark({ suites: ["decode"], onRow: (row) => console.log(row.tokens_per_second) });
+  const { passed, failed, rows } = await check({ profile: "webgpu-baseline", onRow: (row) => console.log(row.nmse) });
+  console.log(passed + failed === rows.length);
+  for (const kept of await cache.list()) await cache.remove(kept.key);
+  return report.rows.length + (await cache.estimate()).quota;
+}
