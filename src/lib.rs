@@ -1,8 +1,7 @@
-//! Language and embedding models on any GPU, natively (Vulkan, Metal, DX12) and in the browser, from hand-written WGSL.
+//! Language models on any GPU, natively (Vulkan, Metal, DX12) and in the browser, from hand-written WGSL.
 //!
 //! ```text
 //! ByteSource -> format -> tensors -> models (write a Plan) -> Plan of Steps -> replay -> tokens -> text
-//!                                                                                     -> vectors -> search
 //! ```
 #![warn(missing_docs)]
 
@@ -10,7 +9,6 @@
 mod architecture;
 pub mod chat;
 pub mod dtype;
-pub mod embed;
 pub mod error;
 pub mod format;
 #[doc(hidden)]
@@ -24,7 +22,6 @@ pub mod plan;
 pub mod profile;
 pub mod quant;
 pub mod rope;
-pub mod search;
 pub mod shader;
 pub mod tensor;
 pub mod tokenizer;

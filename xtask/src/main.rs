@@ -8,7 +8,6 @@
 mod checks;
 mod driver;
 mod install;
-mod python;
 mod run;
 mod serve;
 mod web;
@@ -74,7 +73,6 @@ fn bench(arguments: &[String]) -> Result<(), String> {
 
 fn test(arguments: &[String]) -> Result<(), String> {
     install::driver()?;
-    python::pip()?;
     let mut all = cargo(&["test", "--release", "--workspace"]);
     if !arguments.is_empty() {
         return run::status(all.args(arguments));
