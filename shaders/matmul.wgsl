@@ -12,10 +12,11 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
-@group(0) @binding(2) var<storage, read_write> y: array<f32>; // y[M, y_stride]
 @group(1) @binding(0) var<uniform> params: Params;
-
 #import x
+// y, behind the inputs that finish(column of y, sum) takes: what is done to a sum before it is written, FINISHES where that
+// is anything.
+#import finish
 
 // Tiles [TILE_M, TILE_K] and [TILE_N, TILE_K] in vectors of four along K; `tile_at` says where.
 var<workgroup> x_tile: array<Vec4, TILE_M * PITCH>;
@@ -90,7 +91,7 @@ fn write(m: u32, n: u32, sum: f32) {
         if params.accumulate != 0u {
             y[at] += sum;
         } else {
-            y[at] = sum;
+            y[at] = finish(params.y_offset + n, sum);
         }
     }
 }
@@ -119,7 +120,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 #ifdef COOP_MATRIX
     // Whole tiles go straight to y where matrices may: rows at multiples of 16 bytes.
     let whole = m0 + TILE_M <= params.m && n0 + TILE_N <= params.n;
-    if GROUPS_K == 1u && whole && (params.y_stride | params.y_offset) % 4u == 0u {
+    if !FINISHES && GROUPS_K == 1u && whole && (params.y_stride | params.y_offset) % 4u == 0u {
         write_whole(&sums, m0, n0, lane);
         return;
     }

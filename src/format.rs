@@ -2,8 +2,10 @@
 
 pub mod gguf;
 pub mod metadata;
+pub mod safetensors;
 pub mod source;
 
 pub use gguf::Gguf;
 pub use metadata::{Metadata, Value};
+pub use safetensors::Safetensors;
 pub use source::ByteSource;

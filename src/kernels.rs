@@ -27,7 +27,9 @@ pub mod cache;
 pub mod host;
 pub mod kernel;
 pub mod normed;
+pub mod packed;
 pub mod q8;
+pub mod ranking;
 pub mod testing;
 
 pub use host::Host;
@@ -63,6 +65,12 @@ kernels! {
     attention_decode,
     attention_merge,
     attention_prefill,
+    layer_norm,
+    attention_packed,
+    pool,
+    scan,
+    top_k,
+    rescore,
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Language models on any GPU, natively (Vulkan, Metal, DX12) and in the browser, from hand-written WGSL.
+//! Language and embedding models on any GPU, natively (Vulkan, Metal, DX12) and in the browser, from hand-written WGSL.
 //!
 //! ```text
 //! ByteSource -> format -> tensors -> models (write a Plan) -> Plan of Steps -> replay -> tokens -> text
+//!                                                                                     -> vectors -> search
 //! ```
 #![warn(missing_docs)]
 
@@ -9,6 +10,7 @@
 mod architecture;
 pub mod chat;
 pub mod dtype;
+pub mod embed;
 pub mod error;
 pub mod format;
 #[doc(hidden)]
@@ -22,6 +24,7 @@ pub mod plan;
 pub mod profile;
 pub mod quant;
 pub mod rope;
+pub mod search;
 pub mod shader;
 pub mod tensor;
 pub mod tokenizer;

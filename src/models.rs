@@ -1,8 +1,9 @@
 //! Architectures: what a file's metadata and tensors must say, and the plain CPU model that every plan is held against.
 
+pub mod bert;
 pub mod linear;
 pub mod llama;
 pub mod weights;
 
-/// The values of `general.architecture` that this crate runs.
+/// The values of `general.architecture` that this crate generates text with; `bert` is one that it embeds with.
 pub const ARCHITECTURES: [&str; 1] = ["llama"];

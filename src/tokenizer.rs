@@ -1,8 +1,8 @@
 //! Text to token ids and back, as the model's own tokenizer does it.
 //!
-//! A GGUF file carries one of two kinds, named by `tokenizer.ggml.model`: `llama` (SentencePiece BPE with byte fallback,
-//! for Llama 2, Mistral and TinyLlama) and `gpt2` (byte-level BPE behind a pre-tokenizer, for Llama 3, SmolLM and Qwen 2).
-//! Both run on the `tokenizers` crate and give the ids of Hugging Face's tokenizers; which tokens match in the middle of a
+//! A GGUF file carries one of three kinds, named by `tokenizer.ggml.model`: `llama` (SentencePiece BPE with byte fallback,
+//! for Llama 2, Mistral and TinyLlama), `gpt2` (byte-level BPE behind a pre-tokenizer, for Llama 3, SmolLM and Qwen 2) and
+//! `bert` (WordPiece, for encoders). All run on the `tokenizers` crate and give the ids of Hugging Face's tokenizers; which tokens match in the middle of a
 //! text follows the file's token types, as in llama.cpp.
 
 mod byte_level;
@@ -10,6 +10,7 @@ mod decoder;
 mod json;
 mod sentencepiece;
 mod vocabulary;
+mod wordpiece;
 
 #[cfg(test)]
 mod tests;
@@ -119,9 +120,10 @@ impl Tokenizer {
         let sentence_piece = match metadata.str(MODEL)? {
             Some("llama") => true,
             Some("gpt2") => false,
+            Some("bert") => return Ok(Tokenizer { inner: Arc::new(wordpiece::read(metadata)?) }),
             None => {
                 return Err(Error::tokenizer(format!(
-                    "metadata {MODEL}: not found, expected llama or gpt2; the model still runs on token ids"
+                    "metadata {MODEL}: not found, expected llama, gpt2 or bert; the model still runs on token ids"
                 )));
             }
             Some(name @ ("none" | "no_vocab")) => {
@@ -130,7 +132,9 @@ impl Tokenizer {
                 )));
             }
             Some(name) => {
-                return Err(Error::unsupported(format!("metadata {MODEL}: found {name:?}, expected llama or gpt2")));
+                return Err(Error::unsupported(format!(
+                    "metadata {MODEL}: found {name:?}, expected llama, gpt2 or bert"
+                )));
             }
         };
         let vocabulary = Vocabulary::from_gguf(metadata, sentence_piece)?;

@@ -4,7 +4,7 @@ use crate::report::{ANYGPU, Report, Row, Verdict};
 use crate::stats;
 
 /// Suites in the order they are shown. Others follow in the order they appear.
-pub const SUITES: [&str; 6] = ["decode", "prefill", "batch", "load", "memory", "kernels"];
+pub const SUITES: [&str; 8] = ["decode", "prefill", "batch", "embed", "search", "load", "memory", "kernels"];
 
 /// One suite of a report.
 pub struct Suite<'a> {
@@ -52,6 +52,7 @@ impl Case<'_> {
         }
         let over = |a: Option<f64>, b: Option<f64>| Some(a? / b?).filter(|r| r.is_finite() && *r > 0.0);
         over(own.tokens_per_second, row.tokens_per_second)
+            .or_else(|| over(own.queries_per_second, row.queries_per_second))
             .or_else(|| over(row.load_ms, own.load_ms))
             .or_else(|| over(row.p50_ms, own.p50_ms))
     }

@@ -23,7 +23,9 @@
 //! ```
 #![warn(missing_docs)]
 
+pub mod embed;
 pub mod report;
+pub mod search;
 pub mod stats;
 pub mod suite;
 

@@ -100,7 +100,7 @@ pub struct Adapter {
 pub struct Row {
     /// `anygpu`, or the name of a baseline: `llama.cpp-cuda`, `cpu:candle-0.11`.
     pub engine: String,
-    /// `kernels`, `load`, `prefill`, `decode`, `batch` or `memory`.
+    /// `kernels`, `load`, `prefill`, `decode`, `batch`, `memory`, `embed` or `search`.
     pub suite: String,
     /// Name of the model: a file's stem or a synthetic shape's name. Empty in kernel rows that belong to no model.
     pub model: String,
@@ -132,6 +132,12 @@ pub struct Row {
     /// `ok` when the answer was compared and agreed; otherwise what was wrong. Null when nobody compared.
     pub check: Option<String>,
 
+    /// Texts a second, in the suite `embed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts_per_second: Option<f64>,
+    /// Queries a second, in the suite `search`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queries_per_second: Option<f64>,
     /// Operations over the time, over the measured matrix rate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matrix_share: Option<f64>,

@@ -10,7 +10,7 @@ use anygpu::models::llama::plan::Phase;
 use anygpu::plan::Builder;
 use anygpu::{DType, Error, ErrorKind, Result};
 
-use crate::report::{ANYGPU, Report, Row};
+use crate::report::{ANYGPU, Environment, Report, Row};
 use crate::stats;
 
 /// The most that logits of the fast path may differ from the plain path's, as normalised mean squared error: activations
@@ -198,37 +198,9 @@ impl<'a> Suites<'a> {
 
     /// What the device copies and multiplies at most, by GPU timestamps.
     async fn ceilings(&mut self) -> Result<()> {
-        let context = self.context();
-        let limit = context.profile().limits.max_binding_bytes.min(context.profile().limits.max_buffer_bytes);
-        // Several times any cache on a GPU; little where a CPU plays one.
-        let small = self.report.environment.adapter.backend.as_deref().is_some_and(|b| b.contains("cpu"));
-        let bytes = limit.min(if small { 64 << 20 } else { 1 << 30 });
-        let mut builder = Builder::new(context);
-        let x = builder.activation(DType::F32, [bytes as usize / 4]);
-        let y = builder.activation(DType::F32, [bytes as usize / 4]);
-        builder.step("copy", Copy { x, y })?;
-        let plan = builder.finish()?;
-        let ms = best(&plan, self.settings.repeats).await?;
-        self.copy_rate = Some(2.0 * bytes as f64 / ms * 1e3);
-        self.report.environment.copy_bytes_per_second = self.copy_rate;
-        let n = if small { 512 } else { 4096 };
-        let mut builder = Builder::new(context);
-        let w = builder.activation(DType::F16, [n, n]);
-        let x = builder.activation(DType::F32, [n, n]);
-        let y = builder.activation(DType::F32, [n, n]);
-        // Random factors: products of zeros can run faster than real ones.
-        builder.step("w", anygpu::kernels::synthetic::Synthetic { w: w.clone(), seed: 1 })?;
-        builder.step("x", anygpu::kernels::synthetic::Synthetic { w: x.clone(), seed: 2 })?;
-        let x = anygpu::kernels::q8::Activations::F32(x);
-        builder.step("product", Matmul { w, x, y, y_offset: 0, accumulate: false })?;
-        let plan = builder.finish()?;
-        plan.time_steps(0).await?;
-        let mut ms = f64::INFINITY;
-        for _ in 0..self.settings.repeats {
-            ms = ms.min(plan.time_steps(0).await?.last().map_or(f64::INFINITY, |step| step.gpu_ms));
-        }
-        self.matrix_rate = Some(2.0 * (n as f64).powi(3) / ms * 1e3);
-        self.report.environment.matrix_operations_per_second = self.matrix_rate;
+        ceilings(self.context(), self.settings.repeats, &mut self.report.environment).await?;
+        self.copy_rate = self.report.environment.copy_bytes_per_second;
+        self.matrix_rate = self.report.environment.matrix_operations_per_second;
         Ok(())
     }
 
@@ -510,8 +482,44 @@ impl<'a> Suites<'a> {
     }
 }
 
+/// Measures what the device copies and multiplies at most, by GPU timestamps, and notes it down.
+///
+/// # Errors
+/// `Unsupported` where the device has no timestamps, and what else stops a run.
+pub async fn ceilings(context: &Context, repeats: usize, environment: &mut Environment) -> Result<()> {
+    let limit = context.profile().limits.max_binding_bytes.min(context.profile().limits.max_buffer_bytes);
+    // Several times any cache on a GPU; little where a CPU plays one.
+    let small = environment.adapter.backend.as_deref().is_some_and(|b| b.contains("cpu"));
+    let bytes = limit.min(if small { 64 << 20 } else { 1 << 30 });
+    let mut builder = Builder::new(context);
+    let x = builder.activation(DType::F32, [bytes as usize / 4]);
+    let y = builder.activation(DType::F32, [bytes as usize / 4]);
+    builder.step("copy", Copy { x, y })?;
+    let plan = builder.finish()?;
+    let ms = best(&plan, repeats).await?;
+    environment.copy_bytes_per_second = Some(2.0 * bytes as f64 / ms * 1e3);
+    let n = if small { 512 } else { 4096 };
+    let mut builder = Builder::new(context);
+    let w = builder.activation(DType::F16, [n, n]);
+    let x = builder.activation(DType::F32, [n, n]);
+    let y = builder.activation(DType::F32, [n, n]);
+    // Random factors: products of zeros can run faster than real ones.
+    builder.step("w", anygpu::kernels::synthetic::Synthetic { w: w.clone(), seed: 1 })?;
+    builder.step("x", anygpu::kernels::synthetic::Synthetic { w: x.clone(), seed: 2 })?;
+    let x = anygpu::kernels::q8::Activations::F32(x);
+    builder.step("product", Matmul { w, x, y, y_offset: 0, accumulate: false })?;
+    let plan = builder.finish()?;
+    plan.time_steps(0).await?;
+    let mut ms = f64::INFINITY;
+    for _ in 0..repeats {
+        ms = ms.min(plan.time_steps(0).await?.last().map_or(f64::INFINITY, |step| step.gpu_ms));
+    }
+    environment.matrix_operations_per_second = Some(2.0 * (n as f64).powi(3) / ms * 1e3);
+    Ok(())
+}
+
 /// `matvec/blk.3/ffn_down` as `matvec ffn_down`.
-fn kernel_name(label: &str) -> String {
+pub(crate) fn kernel_name(label: &str) -> String {
     let mut parts = label.split('/');
     let kernel = parts.next().unwrap_or_default();
     match parts.next_back() {

@@ -46,11 +46,13 @@ pub struct Line {
 type Cell = fn(&Row, Option<f64>) -> String;
 
 /// Every column there is. A table keeps those in which some row has something to say.
-const COLUMNS: [(Column, Cell); 19] = [
+const COLUMNS: [(Column, Cell); 21] = [
     (text("test", "pp: prompt tokens, tg: generated tokens, d: tokens already in the context"), |r, _| r.test()),
     (number("batch", "sequences at once"), |r, _| r.batch.to_string()),
     (text("engine", "what ran it"), |r, _| r.engine.clone()),
     (number("tok/s", "tokens a second, all sequences together"), |r, _| or_none(r.tokens_per_second, figure::rate)),
+    (number("texts/s", "texts a second"), |r, _| or_none(r.texts_per_second, figure::rate)),
+    (number("queries/s", "queries a second"), |r, _| or_none(r.queries_per_second, figure::rate)),
     (number("ratio", "anygpu's rate over this engine's, same case"), |_, ratio| or_none(ratio, figure::ratio)),
     (number("P50 ms", "half of the samples took no longer"), |r, _| or_none(r.p50_ms, figure::ms)),
     (number("P95 ms", "95 of 100 samples took no longer"), |r, _| or_none(r.p95_ms, figure::ms)),

@@ -7,6 +7,8 @@ mod adapters;
 mod chat;
 mod check;
 mod common;
+mod embed;
+mod encoder;
 mod eval;
 mod failure;
 mod generate;
@@ -14,6 +16,7 @@ mod inspect;
 mod npy;
 mod pull;
 mod quantize;
+mod search;
 mod shaders;
 mod writing;
 
@@ -31,6 +34,7 @@ use failure::Failure;
   anygpu generate \"A trait in Rust is\"              continue a text with the model that comes with the program
   anygpu chat -m llama-3.2-1b-q4_k.gguf             talk to a model
   anygpu pull TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF tinyllama-1.1b-chat-v1.0.Q4_0.gguf
+  anygpu embed -m all-MiniLM-L6-v2 \"a text\"          a text's vector
   anygpu inspect -m model.gguf                      what a file holds and what it will take on the GPU
   anygpu check --profile webgpu-baseline            every kernel against its reference
 Without --model, the commands use a small model that is part of the program.")]
@@ -53,6 +57,10 @@ enum Command {
     Eval(eval::Args),
     /// Turn a float model into a quantised one
     Quantize(quantize::Args),
+    /// Turn texts into vectors
+    Embed(embed::Args),
+    /// Find texts by meaning: make an index, query it
+    Search(search::Args),
     /// Show a file's metadata, its tensors and what it will take on the GPU
     Inspect(inspect::Args),
     /// List the GPU adapters
@@ -90,6 +98,8 @@ fn run() -> ExitCode {
             Command::Pull(args) => pull::run(global, args),
             Command::Eval(args) => eval::run(global, args).await,
             Command::Quantize(args) => quantize::run(global, args).await,
+            Command::Embed(args) => embed::run(global, args).await,
+            Command::Search(args) => search::run(global, args).await,
             Command::Inspect(args) => inspect::run(global, args).await,
             Command::Adapters => adapters::run(global).await,
             Command::Check(args) => check::run(global, args).await,

@@ -11,6 +11,8 @@
 //! # Ok::<(), anygpu::Error>(())
 //! ```
 
+pub mod vectors;
+
 use anygpu::format::gguf::Gguf;
 use anygpu::format::source::MappedFile;
 use anygpu::models::llama::Config;

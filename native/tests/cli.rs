@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+#[path = "cli/embed.rs"]
+mod embed;
 #[path = "cli/pull.rs"]
 mod pull;
 

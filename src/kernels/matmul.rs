@@ -4,6 +4,10 @@
 //! A workgroup computes a tile of the result. Tiles of `x` and of the dequantised `w` go through workgroup memory, as f32,
 //! as f16, or as f16 for cooperative matrices. Sums are f32 everywhere.
 
+mod bias;
+
+pub use bias::MatmulBias;
+
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
 use super::matvec;
@@ -205,6 +209,7 @@ impl Kernel for Matmul {
             .constant("TILE_N", tile_n)
             .constant("TILE_K", tile_k)
             .slot("weights", format!("weights/{}", self.w.dtype()))
+            .slot("finish", "matmul/finish/none")
             .slot("x", if matches!(self.x, Activations::F16(_)) { "matmul/x_f16" } else { "matmul/x_f32" })
             .trusted();
         spec = match shape.unit {
@@ -315,6 +320,7 @@ pub fn cases() -> Vec<Case> {
     for (m, n) in narrow.into_iter().chain([(64, 12_300), (500, 3_085), (512, 3_072)]) {
         add(DType::F16, [m, n, 40], [20, 512].contains(&m), [0, 0]);
     }
+    cases.extend(bias::cases());
     cases
 }
 

@@ -131,15 +131,26 @@ impl CaseBuilder {
     /// # Errors
     /// `Shape` where `cols` is no whole number of blocks.
     pub fn weight(&mut self, dtype: DType, rows: usize, cols: usize) -> Result<Tensor> {
+        let scale = 1.0 / (cols as f32).sqrt();
+        let mut values = Vec::with_capacity(rows * cols);
+        for _ in 0..rows {
+            values.extend(self.normals(cols).iter().map(|v| v * scale));
+        }
+        self.weight_of(dtype, cols, &values)
+    }
+
+    /// A weight of these values, rows of `cols`.
+    ///
+    /// # Errors
+    /// `Shape` where `cols` is no whole number of blocks.
+    pub fn weight_of(&mut self, dtype: DType, cols: usize, values: &[f32]) -> Result<Tensor> {
         let padded = crate::layout::padded_cols(dtype, cols);
         let row_bytes = crate::layout::row_bytes(dtype, padded);
+        let rows = values.len() / cols;
         let mut packed = vec![0; rows * row_bytes];
-        let scale = 1.0 / (cols as f32).sqrt();
-        for out in packed.chunks_exact_mut(row_bytes) {
-            let mut values = self.normals(cols);
-            values.iter_mut().for_each(|v| *v *= scale);
+        for (values, out) in values.chunks_exact(cols).zip(packed.chunks_exact_mut(row_bytes)) {
             let mut blocks = Vec::new();
-            crate::quant::quantize(dtype, &values, &mut blocks)?;
+            crate::quant::quantize(dtype, values, &mut blocks)?;
             crate::layout::pack_row(dtype, &blocks, out)?;
         }
         Ok(self.add(dtype, &[rows, padded], packed))

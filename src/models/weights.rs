@@ -1,10 +1,12 @@
 //! Matrices on the GPU: packed row by row, cut by rows where they are larger than a binding, filled from a file or at
 //! random.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::format::ByteSource;
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::gpu::Context;
 use crate::kernels::synthetic::Synthetic;
@@ -42,11 +44,63 @@ pub struct Matrix {
 /// Matrices with the same input whose outputs lie side by side: the column where each one's output starts.
 pub type Group = Vec<(usize, Matrix)>;
 
+/// Tensors of a file by name, whatever the file's format.
+#[derive(Clone)]
+pub struct TensorFile {
+    source: Arc<dyn ByteSource>,
+    tensors: BTreeMap<String, TensorInfo>,
+    /// What matrices become as they are loaded.
+    matrices: Option<DType>,
+}
+
+impl TensorFile {
+    /// These tensors of a source. Matrices become `matrices` as they are loaded, where it is given.
+    ///
+    /// # Errors
+    /// `Shape` where a matrix's rows are no whole blocks of that.
+    pub fn new(source: Arc<dyn ByteSource>, tensors: Vec<TensorInfo>, matrices: Option<DType>) -> Result<Self> {
+        for tensor in tensors.iter().filter(|tensor| tensor.shape.len() == 2) {
+            let dtype = matrices.unwrap_or(tensor.dtype);
+            dtype.bytes(tensor.shape[1]).map_err(|error| error.context(format!("tensor {}", tensor.name)))?;
+        }
+        let tensors = tensors.into_iter().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        Ok(Self { source, tensors, matrices })
+    }
+
+    fn tensor(&self, name: &str) -> Result<&TensorInfo> {
+        self.tensors.get(name).ok_or_else(|| Error::format(format!("tensor {name}: not found, expected in the file")))
+    }
+
+    /// Bytes of all tensors in the file.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(|tensor| tensor.bytes).sum()
+    }
+
+    /// A tensor's elements as they are computed with: rounded to the format that its matrix becomes.
+    ///
+    /// # Errors
+    /// What reading gives.
+    pub async fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let info = self.tensor(name)?;
+        let bytes = self.source.read(info.offset, info.bytes as usize).await?;
+        let mut values = vec![0.0; info.elements() as usize];
+        quant::dequantize(info.dtype, &bytes, &mut values).map_err(|error| error.context(name))?;
+        if let Some(dtype) = self.matrices.filter(|&dtype| info.shape.len() == 2 && dtype != info.dtype) {
+            let mut blocks = Vec::new();
+            quant::quantize(dtype, &values, &mut blocks).map_err(|error| error.context(name))?;
+            quant::dequantize(dtype, &blocks, &mut values).map_err(|error| error.context(name))?;
+        }
+        Ok(values)
+    }
+}
+
 /// Where weights come from.
 #[derive(Clone)]
 pub enum Weights {
     /// A file.
     File(Arc<Gguf>),
+    /// Tensors of a file, under the names that the model asks for.
+    Tensors(Arc<TensorFile>),
     /// Random numbers in one format, made on the GPU.
     Synthetic(DType),
 }
@@ -88,18 +142,23 @@ impl<'a> Loader<'a> {
         Self { context, weights, in_flight: 0, loaded: 0, progress, seed: 0 }
     }
 
-    fn tensor(&self, gguf: &Gguf, name: &str) -> Result<TensorInfo> {
-        gguf.tensor(name)
-            .cloned()
-            .ok_or_else(|| Error::format(format!("tensor {name}: not found, expected in the file")))
+    /// A tensor and where it is read from; `None` where weights are synthetic.
+    fn tensor(&self, name: &str) -> Result<Option<(Arc<dyn ByteSource>, TensorInfo)>> {
+        let missing = || Error::format(format!("tensor {name}: not found, expected in the file"));
+        Ok(match &self.weights {
+            Weights::File(gguf) => Some((gguf.source().clone(), gguf.tensor(name).cloned().ok_or_else(missing)?)),
+            Weights::Tensors(file) => Some((file.source.clone(), file.tensor(name)?.clone())),
+            Weights::Synthetic(_) => None,
+        })
     }
 
-    /// The format of a tensor.
+    /// The format that a matrix has on the GPU.
     fn dtype(&self, name: &str) -> Result<DType> {
-        match &self.weights {
-            Weights::File(gguf) => Ok(self.tensor(gguf, name)?.dtype),
-            Weights::Synthetic(dtype) => Ok(*dtype),
-        }
+        Ok(match (&self.weights, self.tensor(name)?) {
+            (Weights::Tensors(file), Some((_, info))) => file.matrices.unwrap_or(info.dtype),
+            (Weights::Synthetic(dtype), _) => *dtype,
+            (_, info) => info.map_or(DType::F32, |(_, info)| info.dtype),
+        })
     }
 
     /// Matrices of the same input, `(name, rows)` each: neighbours of one format become one matrix, so that one dispatch
@@ -148,16 +207,14 @@ impl<'a> Loader<'a> {
             parts.push((first, Tensor::new(Storage::Buffer(buffer), 0, dtype, [count, padded])));
         }
         let matrix = Matrix { dtype, rows, cols, parts };
-        match self.weights.clone() {
-            Weights::Synthetic(_) => self.fill(&matrix)?,
-            Weights::File(gguf) => {
-                let mut first = 0;
-                for (name, rows) in names {
-                    let info = self.tensor(&gguf, name)?;
-                    self.upload(&gguf, &info, *rows, first, &matrix, row_bytes).await.map_err(|e| e.context(name))?;
-                    first += rows;
-                }
-            }
+        let mut first = 0;
+        for (name, rows) in names {
+            let Some((source, info)) = self.tensor(name)? else {
+                self.fill(&matrix)?;
+                break;
+            };
+            self.upload(&*source, &info, *rows, first, &matrix, row_bytes).await.map_err(|e| e.context(name))?;
+            first += rows;
         }
         Ok(matrix)
     }
@@ -175,7 +232,7 @@ impl<'a> Loader<'a> {
     /// Packs a tensor's rows into the matrix from row `first` on, a chunk at a time.
     async fn upload(
         &mut self,
-        gguf: &Gguf,
+        source: &dyn ByteSource,
         info: &TensorInfo,
         rows: usize,
         first: usize,
@@ -187,10 +244,19 @@ impl<'a> Loader<'a> {
         let mut packed = Vec::new();
         for start in (0..rows).step_by(chunk_rows) {
             let count = chunk_rows.min(rows - start);
-            let bytes = gguf.source().read(info.offset + start as u64 * file_row as u64, count * file_row).await?;
-            packed.resize(count * row_bytes, 0);
-            pack_rows(info.dtype, &bytes, file_row, &mut packed, row_bytes)?;
+            let mut bytes = source.read(info.offset + start as u64 * file_row as u64, count * file_row).await?;
             self.loaded += bytes.len() as u64;
+            let mut packed_from = file_row;
+            if info.dtype != matrix.dtype {
+                let mut values = vec![0.0; count * matrix.cols];
+                quant::dequantize(info.dtype, &bytes, &mut values)?;
+                let mut blocks = Vec::new();
+                quant::quantize(matrix.dtype, &values, &mut blocks)?;
+                packed_from = matrix.dtype.bytes(matrix.cols as u64)? as usize;
+                bytes = blocks.into();
+            }
+            packed.resize(count * row_bytes, 0);
+            pack_rows(matrix.dtype, &bytes, packed_from, &mut packed, row_bytes)?;
             drop(bytes);
             // The chunk may span parts.
             for (part_first, part) in &matrix.parts {
@@ -218,9 +284,8 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// What reading gives.
     pub async fn values(&mut self, name: &str, len: usize) -> Result<Option<Vec<f32>>> {
-        let Weights::File(gguf) = self.weights.clone() else { return Ok(None) };
-        let info = self.tensor(&gguf, name)?;
-        let bytes = gguf.source().read(info.offset, info.bytes as usize).await?;
+        let Some((source, info)) = self.tensor(name)? else { return Ok(None) };
+        let bytes = source.read(info.offset, info.bytes as usize).await?;
         let mut values = vec![0.0; len];
         quant::dequantize(info.dtype, &bytes, &mut values).map_err(|e| e.context(name))?;
         self.loaded += info.bytes;

@@ -2,6 +2,8 @@
 
 use super::Plan;
 use crate::error::{Error, Result};
+use crate::gpu::Buffer;
+use crate::gpu::readback::Pending;
 use crate::gpu::timing::Timestamps;
 use crate::tensor::{Storage, Tensor};
 
@@ -31,8 +33,9 @@ impl Plan {
         let work = |step: &super::Step| {
             let bindings = step.kernel.bindings();
             let bound_bytes = bindings.iter().map(|binding| binding.tensor.bytes()).sum();
-            // Products bind the weight first and the result last.
-            let operations = match (step.kernel.name(), bindings.first(), bindings.last()) {
+            // Products bind the weight first and write the result.
+            let result = bindings.iter().find(|binding| binding.access == crate::gpu::Access::Write);
+            let operations = match (step.kernel.name(), bindings.first(), result) {
                 ("matmul" | "matvec", Some(w), Some(y)) => 2 * w.tensor.len() as u64 * y.tensor.rows() as u64,
                 _ => 0,
             };
@@ -110,16 +113,34 @@ impl Plan {
         Ok(written)
     }
 
+    /// Replays the plan once and copies a kept tensor right behind it, to be waited for later: replays that follow may
+    /// overwrite it.
+    ///
+    /// # Errors
+    /// `Shape` where the tensor is not of this plan.
+    pub(crate) fn replay_and_read(&self, context: usize, tensor: &Tensor) -> Result<Pending> {
+        let buffer = self.buffer(tensor)?;
+        let mut encoder = self.context.encoder();
+        self.record(&mut encoder, context);
+        let readback = self.context.record_read(&mut encoder, buffer, tensor.offset(), tensor.bytes());
+        let submission = self.context.submit(encoder);
+        Ok(readback.submitted(submission))
+    }
+
+    fn buffer<'a>(&'a self, tensor: &'a Tensor) -> Result<&'a Buffer> {
+        let buffer = match tensor.storage() {
+            Storage::Buffer(buffer) => Some(buffer),
+            Storage::Activation(id) => self.activations.buffer(*id),
+        };
+        buffer.ok_or_else(|| Error::shape("activation: not found in this plan"))
+    }
+
     /// The bytes of a tensor of this plan as the last replay left them; an activation must have been kept.
     ///
     /// # Errors
     /// `Shape` where the tensor is not of this plan.
     pub async fn read(&self, tensor: &Tensor) -> Result<Vec<u8>> {
-        let buffer = match tensor.storage() {
-            Storage::Buffer(buffer) => Some(buffer),
-            Storage::Activation(id) => self.activations.buffer(*id),
-        };
-        let buffer = buffer.ok_or_else(|| Error::shape("activation: not found in this plan"))?;
+        let buffer = self.buffer(tensor)?;
         self.context.read(buffer, tensor.offset(), tensor.bytes()).await
     }
 }

@@ -14,6 +14,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Inner> {
     let plain = {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| broken(&error))?;
         tokenizer.set_encode_special_tokens(true);
+        // What a text is cut to and filled up with is for whoever uses the ids; files state what a trainer used.
+        tokenizer.with_truncation(None).map_err(|error| broken(&error))?.with_padding(None);
         tokenizer
     };
     let mut parsing = plain.clone();

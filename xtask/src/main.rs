@@ -8,6 +8,7 @@
 mod checks;
 mod driver;
 mod install;
+mod python;
 mod run;
 mod serve;
 mod web;
@@ -73,6 +74,7 @@ fn bench(arguments: &[String]) -> Result<(), String> {
 
 fn test(arguments: &[String]) -> Result<(), String> {
     install::driver()?;
+    python::pip()?;
     let mut all = cargo(&["test", "--release", "--workspace"]);
     if !arguments.is_empty() {
         return run::status(all.args(arguments));

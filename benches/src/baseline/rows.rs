@@ -55,14 +55,22 @@ fn row(object: &Map<String, Value>, engine: &str, request: &Request, load_ms: Op
     let tokens = ((n_prompt + n_gen) * batch) as f64;
     let average_ms = number(object, "avg_ns").map(|ns| ns / 1e6);
     let tokens_per_second = number(object, "avg_ts").or_else(|| Some(tokens / average_ms? * 1e3));
-    tokens_per_second.filter(|rate| rate.is_finite() && *rate > 0.0)?;
+    let tokens_per_second = tokens_per_second.filter(|rate| rate.is_finite() && *rate > 0.0);
+    tokens_per_second.or_else(|| number(object, "queries_per_second"))?;
+    // Programs that do something else than write tokens say what.
+    let text = |key: &str| object.get(key).and_then(Value::as_str).map(str::to_owned);
+    let suite = text("suite").unwrap_or_else(|| suite_of(batch, n_gen).to_owned());
     let mut row = Row {
         synthetic: request.synthetic,
+        name: text("name"),
+        texts_per_second: number(object, "texts_per_second"),
+        queries_per_second: number(object, "queries_per_second"),
+        note: text("note"),
         tokens_per_second,
         load_ms,
         first_ms: number(object, "first_ns").map(|ns| ns / 1e6),
         peak_memory_bytes: count(object, "peak_memory_bytes"),
-        ..Row::new(engine, suite_of(batch, n_gen), &request.model, &request.dtype)
+        ..Row::new(engine, suite, &request.model, &request.dtype)
     }
     .case(batch, n_prompt, n_gen, count(object, "n_depth").unwrap_or(0));
     // A repeat is a whole run. That is one sample of a prefill, but of a generation only the sum of its steps: their

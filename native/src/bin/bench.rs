@@ -16,6 +16,10 @@ use anygpu_benches::suite::{CHECK_NMSE, SUITES, Settings, Suites};
 use anygpu_benches::{host, text};
 use anygpu_native::{cpu, shipped};
 use clap::Parser;
+use vectors::{VECTOR_SUITES, VectorArguments};
+
+#[path = "bench/vectors.rs"]
+mod vectors;
 
 /// Measures anygpu on this machine, beside the CPU and any program that prints llama-bench's JSON.
 #[derive(Parser)]
@@ -25,6 +29,7 @@ use clap::Parser;
   bench                                        the shipped model, all suites
   bench -m llama-2-7b.Q4_0.gguf --output out   a file; out/report.json, report.md, report.html
   bench --synthetic llama-2-7b --dtype q4_0    random weights made on the GPU
+  bench --suite embed,search --encoder all-MiniLM-L6-v2      texts to vectors, and search among a million of them
   bench -m M.gguf --baseline 'llama.cpp-cuda=llama-bench -m {model} -p {n_prompt} -n {n_gen} -d {n_depth} -o json'"
 )]
 struct Arguments {
@@ -40,9 +45,11 @@ struct Arguments {
     /// The format of random weights
     #[arg(long, default_value = "q4_0", value_parser = |s: &str| s.parse::<DType>())]
     dtype: DType,
-    /// Suites to run
+    /// Suites to run: kernels, load, prefill, decode, batch, memory; embed and search where asked for
     #[arg(long, value_delimiter = ',', default_values_t = SUITES.map(String::from))]
     suite: Vec<String>,
+    #[command(flatten)]
+    vectors: VectorArguments,
     /// Prompt lengths of the prefill suite [default: 128,512; 128 on a software adapter]
     #[arg(long, value_delimiter = ',')]
     n_prompt: Vec<usize>,
@@ -101,8 +108,9 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<bool> {
-    if let Some(unknown) = arguments.suite.iter().find(|suite| !SUITES.contains(&suite.as_str())) {
-        return Err(Error::unsupported(format!("suite {unknown:?}: expected one of {}", SUITES.join(", "))));
+    let known = [&SUITES[..], &VECTOR_SUITES].concat();
+    if let Some(unknown) = arguments.suite.iter().find(|suite| !known.contains(&suite.as_str())) {
+        return Err(Error::unsupported(format!("suite {unknown:?}: expected one of {}", known.join(", "))));
     }
     let adapter = Adapter::request(&AdapterOptions { name: arguments.adapter.clone(), ..Default::default() }).await?;
     let clip = arguments.profile.as_deref().map(anygpu_native::clip::profile).transpose()?;
@@ -111,8 +119,23 @@ async fn run(arguments: Arguments) -> Result<bool> {
     report.environment.describe(&context, adapter.is_cpu());
     eprintln!("{} ({})", context.profile().name, context.driver());
 
+    vectors::run(&arguments, &adapter, &context, &mut report).await?;
+    if arguments.suite.iter().any(|suite| SUITES.contains(&suite.as_str())) {
+        run_model(&arguments, &adapter, &context, &mut report).await?;
+    }
+    if let Some(folder) = &arguments.output {
+        for path in host::write(&report, folder)? {
+            eprintln!("{}", path.display());
+        }
+    }
+    print!("{}", if arguments.json { report.to_json() } else { text::terminal(&report) });
+    Ok(report.failures().next().is_none())
+}
+
+/// The suites of a model that writes text.
+async fn run_model(arguments: &Arguments, adapter: &Adapter, context: &Context, report: &mut Report) -> Result<()> {
     let start = Instant::now();
-    let model = load(&arguments, &context).await?;
+    let model = load(arguments, context).await?;
     let load_ms = start.elapsed().as_secs_f64() * 1e3;
     let name = arguments.name.clone().unwrap_or_else(|| {
         let stem = arguments.model.as_deref().and_then(Path::file_stem).map(|stem| stem.to_string_lossy().into_owned());
@@ -137,7 +160,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
         let check = row.check.as_deref().map_or(String::new(), |check| format!(" ({check})"));
         eprintln!("  {} {} batch {}{rate}{check}", row.suite, row.test(), row.batch);
     };
-    Suites::new(&model, &settings, &clock, &mut report, &mut show).run(Some(load_ms)).await?;
+    Suites::new(&model, &settings, &clock, report, &mut show).run(Some(load_ms)).await?;
 
     // A file is what other programs can read.
     if arguments.synthetic.is_none() {
@@ -145,15 +168,9 @@ async fn run(arguments: Arguments) -> Result<bool> {
             Some(file) => file.clone(),
             None => shipped::file()?,
         };
-        compare(&arguments, &settings, &model, &file, &mut report)?;
+        compare(arguments, &settings, &model, &file, report)?;
     }
-    if let Some(folder) = &arguments.output {
-        for path in host::write(&report, folder)? {
-            eprintln!("{}", path.display());
-        }
-    }
-    print!("{}", if arguments.json { report.to_json() } else { text::terminal(&report) });
-    Ok(report.failures().next().is_none())
+    Ok(())
 }
 
 async fn load(arguments: &Arguments, context: &Context) -> Result<Model> {

@@ -1,0 +1,20 @@
+// y = softmax(q · kᵀ * scale) · v of packed texts: a row attends to all rows of its own text. Tile by tile with an online
+// softmax (FlashAttention, Dao et al. 2022): a workgroup takes neighbouring rows, whatever their texts, and one head.
+
+struct Params {
+    rows: u32,
+    scale: f32, // of scores, times log2(e)
+}
+
+@group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>; // rows[M] = (token, position, start, end)
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // qkv[M, 3 * HEADS * HEAD_DIM]
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // y[M, HEADS * HEAD_DIM]
+@group(1) @binding(0) var<uniform> params: Params;
+
+const LOWEST: f32 = -3e38;
+
+#ifdef COOP_MATRIX
+#import attention_packed/coop
+#else
+#import attention_packed/lanes
+#endif

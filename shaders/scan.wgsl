@@ -1,0 +1,85 @@
+// The best TOP of each ROWS rows w by their product with a query, without writing all products: LANES invocations share a
+// row, the second dimension is the query.
+#import weights
+#import top_k/select
+
+struct Params {
+    rows: u32, // of w
+    groups: u32, // of y
+    first_group: u32, // of y, that this dispatch writes
+    first_id: u32, // of the first row
+}
+
+@group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
+@group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[Q, K / 4]
+@group(0) @binding(2) var<storage, read> removed: array<u32>; // removed[N / 32], a bit a row
+@group(0) @binding(3) var<storage, read_write> y: array<vec2<u32>>; // y[Q, groups, TOP] = (key, id)
+@group(1) @binding(0) var<uniform> params: Params;
+
+const ROWS = WORKGROUP * HELD;
+const BLOCKS = K / 32u;
+const AT_ONCE = WORKGROUP / LANES * TILE; // rows of a pass
+
+var<workgroup> scores: array<f32, ROWS>;
+
+// The sum over the LANES invocations that share a row.
+fn lanes_sum(value: f32) -> f32 {
+    var sum = value;
+#ifdef SUBGROUPS
+    for (var distance = 1u; distance < LANES; distance *= 2u) {
+        sum += subgroupShuffleXor(sum, distance);
+    }
+#endif
+    return sum;
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let first = group.x * ROWS;
+    let query = group.y * (K / 4u);
+    for (var pass_row = 0u; pass_row < ROWS; pass_row += AT_ONCE) {
+        // A row's neighbours in a pass are read by neighbouring invocations.
+        let own = pass_row + lane / LANES;
+        var sums: array<f32, TILE>;
+        for (var t = 0u; t < TILE; t++) {
+            sums[t] = 0.0;
+        }
+        for (var block = lane % LANES; block < BLOCKS; block += LANES) {
+            var values: array<vec4<f32>, 8>;
+            for (var i = 0u; i < 8u; i++) {
+                values[i] = x[query + 8u * block + i];
+            }
+            for (var t = 0u; t < TILE; t++) {
+                // Rows past the end repeat the last one; they are no candidates.
+                let row = min(first + own + t * (WORKGROUP / LANES), params.rows - 1u);
+                let weights = weights_block(row * ROW_VEC4, block);
+                var sum = 0.0;
+                for (var i = 0u; i < 8u; i++) {
+                    sum += dot(values[i], weights[i]);
+                }
+                sums[t] += sum;
+            }
+        }
+        for (var t = 0u; t < TILE; t++) {
+            let sum = lanes_sum(sums[t]);
+            if lane % LANES == 0u {
+                scores[own + t * (WORKGROUP / LANES)] = sum;
+            }
+        }
+    }
+    workgroupBarrier();
+    var held: Held;
+    for (var i = 0u; i < HELD; i++) {
+        let at = i * WORKGROUP + lane;
+        let row = first + at;
+        held[i] = NONE;
+        if row < params.rows && ((removed[row / 32u] >> (row % 32u)) & 1u) == 0u {
+            held[i] = vec2<u32>(key_of(scores[at]), params.first_id + row);
+        }
+    }
+    select_best(&held, lane);
+    if lane < TOP {
+        let at = (group.y * params.groups + params.first_group + group.x) * TOP + lane;
+        y[at] = vec2<u32>(keys[lane], ids[lane]);
+    }
+}

@@ -1,0 +1,72 @@
+//! Which parts go together, and the sizes that plans are built for.
+
+/// The fewest rows of a plan: a tile of the matrix product.
+const LEAST_ROWS: usize = 32;
+/// Rows to a place for a text.
+const ROWS_A_TEXT: usize = 4;
+
+/// Rows and texts of the plan for `rows` rows of `texts` texts: quarters of powers of two, so that few plans are built and
+/// less than a fifth of the rows is idle, or `most` where that is enough.
+pub(super) fn bucket(rows: usize, texts: usize, most: usize) -> [usize; 2] {
+    let wanted = rows.max(ROWS_A_TEXT * texts).max(LEAST_ROWS);
+    // 4 to 7 times a power of two.
+    let unit = (wanted.next_power_of_two() / 8).max(LEAST_ROWS / 4);
+    let mut size = wanted.next_multiple_of(unit);
+    if size > most && wanted <= most {
+        size = most;
+    }
+    [size, size.div_ceil(ROWS_A_TEXT)]
+}
+
+/// Cuts parts of these lengths, in this order, into batches of at most `most` rows: the number of parts of each.
+pub(super) fn batches(lengths: &[usize], most: usize) -> Vec<usize> {
+    let mut batches = Vec::new();
+    let (mut rows, mut count) = (0, 0);
+    for &length in lengths {
+        if count > 0 && (rows + length > most || ROWS_A_TEXT * (count + 1) > most) {
+            batches.push(count);
+            (rows, count) = (0, 0);
+        }
+        rows += length;
+        count += 1;
+    }
+    batches.extend((count > 0).then_some(count));
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn buckets_hold_what_they_are_for(rows in 1usize..40_000, texts in 1usize..4_000) {
+            let most = 16_384;
+            let [size, places] = bucket(rows, texts, most);
+            prop_assert!(size >= rows && places >= texts);
+            let wanted = rows.max(4 * texts).max(LEAST_ROWS);
+            prop_assert!(size - wanted < wanted.div_ceil(4).max(8), "{size} for {wanted}");
+            prop_assert!(size <= most || wanted > most);
+        }
+
+        #[test]
+        fn batches_hold_every_part(lengths in prop::collection::vec(1usize..500, 0..300)) {
+            let batches = batches(&lengths, 600);
+            prop_assert_eq!(batches.iter().sum::<usize>(), lengths.len());
+            let mut at = 0;
+            for count in batches {
+                let rows: usize = lengths[at..at + count].iter().sum();
+                prop_assert!(count > 0 && rows <= 600 && bucket(rows, count, 600)[0] <= 600);
+                at += count;
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_few() {
+        let sizes: std::collections::BTreeSet<_> = (1..=16_384).map(|rows| bucket(rows, 1, 16_384)[0]).collect();
+        assert_eq!(sizes.len(), 37, "{sizes:?}");
+        assert_eq!([128, 129, 200].map(|rows| bucket(rows, 1, 16_384)[0]), [128, 160, 224]);
+    }
+}

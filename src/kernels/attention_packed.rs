@@ -1,0 +1,250 @@
+//! `y = softmax(q · kᵀ · scale) · v` of packed texts, each row to all rows of its own text, in tiles of 64 rows with an
+//! online softmax (Dao et al. 2022, FlashAttention).
+
+use super::host::Host;
+use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
+use super::matmul::cooperative;
+use super::packed;
+use super::testing::{Case, CaseBuilder, Compare};
+use crate::error::Result;
+use crate::params;
+use crate::profile::Profile;
+use crate::shader::{Flag, Spec, Target};
+use crate::tensor::Tensor;
+
+/// How the work is done on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    /// By ordinary arithmetic on tiles of f32 or f16.
+    Lanes { f16: bool },
+    /// By f16 matrices of `side` × `side` with f32 sums, held by subgroups of a fixed size, `keys` at a time.
+    Cooperative { side: usize, subgroup: usize, keys: usize },
+}
+
+impl Unit {
+    /// Rows of a workgroup.
+    fn queries(self) -> usize {
+        match self {
+            Unit::Lanes { .. } => 64,
+            Unit::Cooperative { side, .. } => 4 * side,
+        }
+    }
+
+    /// Bytes of workgroup memory of the cooperative variant: queries, keys, values, weights and scores, rows padded.
+    fn workgroup_bytes(self, head_dim: usize) -> usize {
+        let Unit::Cooperative { keys, .. } = self else { return 16_384 };
+        let queries = self.queries();
+        (queries + keys) * (2 * head_dim + 16)
+            + (head_dim + queries) * (2 * keys + 16)
+            + queries * (4 * keys.max(head_dim) + 16)
+    }
+}
+
+/// Attention within texts.
+#[derive(Clone, Debug)]
+pub struct AttentionPacked {
+    /// `rows[M, 4]`: see [`packed`].
+    pub rows: Tensor,
+    /// `qkv[M, 3 · H · head_dim]`: queries, keys, values.
+    pub qkv: Tensor,
+    /// `y[M, H · head_dim]`; rows that are no text's become zero.
+    pub y: Tensor,
+    /// H.
+    pub heads: usize,
+    /// Whether operands may be rounded to f16 where the device has it; sums are f32.
+    pub f16: bool,
+}
+
+params! {
+    struct Uniform { rows: u32, scale: f32 }
+}
+
+impl AttentionPacked {
+    fn head_dim(&self) -> usize {
+        self.y.cols() / self.heads.max(1)
+    }
+
+    fn unit(&self, profile: &Profile) -> Unit {
+        let head_dim = self.head_dim();
+        let lanes = Unit::Lanes { f16: self.f16 && profile.features.f16 };
+        let Some((side, subgroup)) = cooperative(profile).filter(|_| self.f16) else { return lanes };
+        let (side, subgroup) = (side as usize, subgroup as usize);
+        let limits = &profile.limits;
+        // The shader names 8 matrices of sums; a row is shared by whole vectors of four keys.
+        let whole = head_dim.is_multiple_of(side)
+            && head_dim <= 8 * side
+            && subgroup.is_multiple_of(side)
+            && subgroup <= 8 * side
+            && 4 * subgroup <= limits.max_workgroup_invocations as usize;
+        let units = [64, 32].map(|keys| Unit::Cooperative { side, subgroup, keys });
+        let fits = |unit: &Unit| whole && unit.workgroup_bytes(head_dim) <= limits.max_workgroup_bytes as usize;
+        units.into_iter().find(fits).unwrap_or(lanes)
+    }
+}
+
+impl Kernel for AttentionPacked {
+    fn name(&self) -> &'static str {
+        "attention_packed"
+    }
+
+    fn check(&self) -> Result<()> {
+        let (name, m) = (self.name(), self.y.rows());
+        expect_shape(name, "rows", self.rows.shape(), &[m, 4])?;
+        expect_shape(name, "qkv", self.qkv.shape(), &[m, 3 * self.y.cols()])?;
+        expect(name, m > 0 && self.heads > 0 && self.head_dim() * self.heads == self.y.cols(), || {
+            format!("y has shape {:?}, expected rows of {} heads", self.y.shape(), self.heads)
+        })?;
+        let head_dim = self.head_dim();
+        expect(name, (8..=256).contains(&head_dim) && head_dim.is_multiple_of(8), || {
+            format!("heads of {head_dim}, expected a multiple of 8 up to 256")
+        })
+    }
+
+    fn spec(&self, profile: &Profile) -> Spec {
+        let spec = Spec::new("attention_packed", Target::of(profile))
+            .constant("HEADS", self.heads as u32)
+            .constant("HEAD_DIM", self.head_dim() as u32)
+            .trusted();
+        let (side, subgroup, keys) = match self.unit(profile) {
+            Unit::Lanes { f16: true } => return spec.flag(Flag::F16).alias("Vec4", "vec4<f16>"),
+            Unit::Lanes { f16: false } => return spec.alias("Vec4", "vec4<f32>"),
+            Unit::Cooperative { side, subgroup, keys } => (side as u32, subgroup as u32, keys as u32),
+        };
+        let [a, b, c] = if side == 16 {
+            ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]
+        } else {
+            ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"]
+        };
+        spec.flag(Flag::F16)
+            .flag(Flag::SUBGROUPS)
+            .flag(Flag::COOP_MATRIX)
+            .alias("MatA", a)
+            .alias("MatB", b)
+            .alias("MatC", c)
+            .constant("SIDE", side)
+            .constant("SUBGROUP", subgroup)
+            .constant("KEYS", keys)
+    }
+
+    fn params(&self) -> Params {
+        let scale = std::f64::consts::LOG2_E / (self.head_dim() as f64).sqrt();
+        Uniform { rows: self.y.rows() as u32, scale: scale as f32 }.into()
+    }
+
+    fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
+        [self.y.rows().div_ceil(self.unit(profile).queries()) as u32, self.heads as u32, 1]
+    }
+
+    fn bindings(&self) -> Vec<Binding> {
+        vec![read(&self.rows), read(&self.qkv), write(&self.y)]
+    }
+
+    fn reference(&self, host: &mut Host) -> Result<()> {
+        let (rows, qkv) = (packed::rows(&host.words(&self.rows)?), host.floats(&self.qkv)?);
+        let (head_dim, width) = (self.head_dim(), self.y.cols());
+        let part = |row: usize, part: usize, head: usize| {
+            &qkv[row * 3 * width + part * width + head * head_dim..][..head_dim]
+        };
+        let mut y = vec![0.0; self.y.len()];
+        for (r, row) in rows.iter().enumerate() {
+            for head in 0..self.heads {
+                let q = part(r, 0, head);
+                let scores: Vec<f64> = (row.start..row.end)
+                    .map(|key| {
+                        let dot = q.iter().zip(part(key, 1, head)).map(|(&q, &k)| f64::from(q) * f64::from(k));
+                        dot.sum::<f64>() / (head_dim as f64).sqrt()
+                    })
+                    .collect();
+                let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+                let total: f64 = scores.iter().map(|score| (score - top).exp()).sum();
+                let mut sums = vec![0.0; head_dim];
+                for (key, score) in (row.start..row.end).zip(scores) {
+                    let p = (score - top).exp() / total;
+                    sums.iter_mut().zip(part(key, 2, head)).for_each(|(sum, &v)| *sum += p * f64::from(v));
+                }
+                let out = &mut y[r * width + head * head_dim..][..head_dim];
+                out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum as f32);
+            }
+        }
+        host.set(&self.y, &y)
+    }
+}
+
+/// Cases for the harness.
+pub fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for f16 in [false, true] {
+        // Scores that span hundreds, so that maxima rise from tile to tile; in f16 what it can tell apart.
+        let large = if f16 { 1.5 } else { 6.0 };
+        for (heads, head_dim, lengths, unused, magnitude) in [
+            (1, 8, &[1][..], 0, 1.0),
+            (2, 32, &[64, 64], 0, 1.0),
+            (3, 32, &[1, 2, 70, 5, 3, 40, 31, 33], 9, 1.0),
+            (2, 64, &[130, 3], 70, 1.0),
+            (1, 80, &[10, 90], 1, 1.0),
+            (1, 256, &[7, 61], 0, 1.0),
+            (1, 64, &[200], 0, large),
+        ] {
+            let texts: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![1; length]).collect();
+            let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
+            let rows = lengths.iter().sum::<usize>() + unused;
+            let Some(words) = packed::pack(&texts, rows) else { continue };
+            let mut builder = CaseBuilder::new((head_dim + rows) as u64);
+            let width = heads * head_dim;
+            let mut values: Vec<f32> = (0..rows * 3 * width).map(|_| builder.normal()).collect();
+            for row in values.chunks_exact_mut(3 * width) {
+                row[..2 * width].iter_mut().for_each(|v| *v *= magnitude);
+            }
+            let kernel = AttentionPacked {
+                rows: builder.words(&[rows, 4], &words),
+                qkv: builder.floats(&[rows, 3 * width], &values),
+                // Sums in f32: relative errors near 1e-6; exponents of 2^x for scores of hundreds are off by 2^-24 times
+                // as much. Operands in f16 are off by 2^-12: a score of 10 by 0.003, and with it its weight by as much of
+                // itself; large scores by more.
+                y: builder.output(&[rows, width], match (f16, magnitude > 1.0) {
+                    (false, false) => Compare::Nmse(1e-10),
+                    (false, true) => Compare::Nmse(1e-8),
+                    (true, false) => Compare::Nmse(3e-6),
+                    (true, true) => Compare::Nmse(1e-5),
+                }),
+                heads,
+                f16,
+            };
+            let large = if magnitude > 1.0 { ", large scores" } else { "" };
+            let name = format!("{lengths:?}+{unused} {heads}x{head_dim}{large}{}", if f16 { ", f16" } else { "" });
+            cases.push(builder.case(name, kernel));
+        }
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_variant_follows_from_profile_and_head() {
+        let [h100, gtx, baseline] = ["h100", "gtx-1660", "webgpu-baseline"].map(|name| Profile::by_name(name).unwrap());
+        let cooperative = |keys| Unit::Cooperative { side: 16, subgroup: 32, keys };
+        for (profile, head_dim, f16, expected) in [
+            (&h100, 32, true, cooperative(64)),
+            (&h100, 64, true, cooperative(32)),
+            (&h100, 256, true, Unit::Lanes { f16: true }),
+            (&h100, 32, false, Unit::Lanes { f16: false }),
+            (&h100, 40, true, Unit::Lanes { f16: true }),
+            (&gtx, 64, true, Unit::Lanes { f16: true }),
+            (&baseline, 64, true, Unit::Lanes { f16: false }),
+        ] {
+            let mut builder = CaseBuilder::new(1);
+            let kernel = AttentionPacked {
+                rows: builder.words(&[1, 4], &[0, 0, 0, 1]),
+                qkv: builder.random(&[1, 3 * head_dim]),
+                y: builder.random(&[1, head_dim]),
+                heads: 1,
+                f16,
+            };
+            kernel.check().unwrap();
+            assert_eq!(kernel.unit(profile), expected, "{} {head_dim} {f16}", profile.name);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `y[m, y_offset + n] = f(Σ_k x[m, k] · w[n, k] + bias[y_offset + n])`: [`Matmul`] with what follows a product in an
+//! encoder, so that it takes no dispatch of its own.
+
+use super::super::host::Host;
+use super::super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
+use super::super::q8::Activations;
+use super::super::testing::{Case, CaseBuilder, Compare};
+use super::Matmul;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::profile::Profile;
+use crate::shader::Spec;
+use crate::tensor::Tensor;
+
+/// A matrix times many rows, plus a bias, through GELU where asked for.
+#[derive(Clone, Debug)]
+pub struct MatmulBias {
+    /// The product; does not accumulate.
+    pub matmul: Matmul,
+    /// `bias[stride]`: one for each column of `y`.
+    pub bias: Tensor,
+    /// Whether `gelu(x) = x · Φ(x)` follows, Φ the normal distribution function.
+    pub gelu: bool,
+}
+
+impl Kernel for MatmulBias {
+    fn name(&self) -> &'static str {
+        "matmul"
+    }
+
+    fn check(&self) -> Result<()> {
+        self.matmul.check()?;
+        expect_shape("matmul", "bias", self.bias.shape(), &[self.matmul.y.cols()])?;
+        expect("matmul", !self.matmul.accumulate, || "accumulate with a bias: expected one of them".to_owned())
+    }
+
+    fn spec(&self, profile: &Profile) -> Spec {
+        let finish = if self.gelu { "matmul/finish/bias_gelu" } else { "matmul/finish/bias" };
+        self.matmul.spec(profile).slot("finish", finish)
+    }
+
+    fn params(&self) -> Params {
+        self.matmul.params()
+    }
+
+    fn grid(&self, profile: &Profile, context: usize) -> [u32; 3] {
+        self.matmul.grid(profile, context)
+    }
+
+    fn bindings(&self) -> Vec<Binding> {
+        let mut bindings = vec![read(&self.matmul.w)];
+        bindings.extend(self.matmul.x.bindings(false));
+        bindings.extend([read(&self.bias), write(&self.matmul.y)]);
+        bindings
+    }
+
+    fn reference(&self, host: &mut Host) -> Result<()> {
+        self.matmul.reference(host)?;
+        let (bias, mut y) = (host.floats(&self.bias)?, host.floats(&self.matmul.y)?);
+        let (start, count) = (self.matmul.y_offset, self.matmul.w.rows());
+        for row in y.chunks_exact_mut(self.matmul.y.cols()) {
+            for (value, &bias) in row[start..start + count].iter_mut().zip(&bias[start..]) {
+                let sum = f64::from(*value) + f64::from(bias);
+                *value = if self.gelu { gelu(sum) } else { sum } as f32;
+            }
+        }
+        host.set(&self.matmul.y, &y)
+    }
+}
+
+/// `x · Φ(x)`.
+fn gelu(x: f64) -> f64 {
+    0.5 * x * libm::erfc(-x / std::f64::consts::SQRT_2)
+}
+
+/// Cases for the harness: tiles within `y` and over its edges, of every way that sums are written.
+pub(super) fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (dtype, [m, n, k], [y_offset, gap], gelu) in [
+        (DType::F16, [130, 200, 72], [0, 0], true),
+        (DType::F16, [128, 384, 64], [0, 0], false),
+        (DType::F32, [20, 72, 64], [3, 4], true),
+        (DType::Q8_0, [33, 65, 64], [4, 0], false),
+        (DType::F16, [7, 24_600, 40], [0, 0], true),
+    ] {
+        let mut builder = CaseBuilder::new((m * n * k) as u64 + 1);
+        let Ok(w) = builder.weight(dtype, n, k) else { continue };
+        let x = Activations::F32(builder.random(&[m, k]));
+        let bias = builder.random(&[y_offset + n + gap]);
+        let y = builder.random(&[m, y_offset + n + gap]);
+        // As for the product: f16 tiles round each factor to 11 bits.
+        builder.updated(&y, Compare::Nmse(1e-6));
+        let name = format!("{dtype} {m}x{n}x{k} + bias{}", if gelu { ", gelu" } else { "" });
+        let matmul = Matmul { w, x, y, y_offset, accumulate: false };
+        cases.push(builder.case(name, MatmulBias { matmul, bias, gelu }));
+    }
+    cases
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn gelu_is_that_of_torch() {
+        // torch.nn.functional.gelu in float64.
+        for (x, expected) in
+            [(0.0, 0.0), (1.0, 0.841_344_746_068_543), (-1.0, -0.158_655_253_931_457), (-5.0, -1.433_258_e-6)]
+        {
+            assert!((super::gelu(x) - expected).abs() < 1e-12, "{x}: {}", super::gelu(x));
+        }
+    }
+}

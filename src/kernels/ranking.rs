@@ -1,0 +1,68 @@
+//! Scores as sortable numbers, and the best of some candidates: what the kernels of exact search share. A candidate is a key
+//! and an id; larger keys are better, of equal ones the smaller id.
+
+use super::kernel::expect;
+use crate::error::Result;
+
+/// The most candidates that one dispatch chooses for a query: invocations of a workgroup.
+pub const MAX_TOP: usize = 256;
+
+/// Invocations of a workgroup that chooses.
+pub(super) const WORKGROUP: u32 = 256;
+/// Candidates that a workgroup sorts: as many as the baseline's workgroup memory has room for beside scores.
+const MAX_SORTED: usize = 1024;
+
+/// No candidate.
+pub const NONE: (u32, u32) = (0, u32::MAX);
+
+/// A number that grows with the score; 0, which is none's, for NaN. Both zeros are one.
+///
+/// ```
+/// use anygpu::kernels::ranking::{key_of, score_of};
+/// let scores = [f32::NEG_INFINITY, -2.0, -1e-30, 0.0, 1e-30, 3.5, f32::INFINITY];
+/// assert!(scores.is_sorted_by_key(|&score| key_of(score)));
+/// assert!(scores.iter().all(|&score| score_of(key_of(score)) == score));
+/// assert_eq!(key_of(-0.0), key_of(0.0));
+/// ```
+pub fn key_of(score: f32) -> u32 {
+    let bits = score.to_bits();
+    match score {
+        _ if score.is_nan() => 0,
+        0.0 => 1 << 31,
+        _ if bits >> 31 == 1 => !bits,
+        _ => bits | 1 << 31,
+    }
+}
+
+/// The score of a key.
+pub fn score_of(key: u32) -> f32 {
+    f32::from_bits(if key >> 31 == 1 { key & !(1 << 31) } else { !key })
+}
+
+/// The best `top` candidates, in order, filled up with [`NONE`].
+pub(super) fn best(mut candidates: Vec<(u32, u32)>, top: usize) -> Vec<(u32, u32)> {
+    candidates.retain(|candidate| candidate.0 != 0);
+    candidates.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+    candidates.resize(top.max(candidates.len()), NONE);
+    candidates.truncate(top);
+    candidates
+}
+
+/// Candidates of an invocation, where it may have up to `most`.
+pub(super) fn held(top: usize, most: usize) -> usize {
+    (MAX_SORTED / top.max(1).next_power_of_two()).clamp(1, most)
+}
+
+/// Candidates that a workgroup sorts.
+pub(super) fn sorted(top: usize, held: usize) -> u32 {
+    (top * held).next_power_of_two().max(WORKGROUP as usize) as u32
+}
+
+pub(super) fn check_top(kernel: &str, top: usize) -> Result<()> {
+    expect(kernel, (1..=MAX_TOP).contains(&top), || format!("the best {top}, expected 1 to {MAX_TOP}"))
+}
+
+/// Whether the bit of a row is set.
+pub(super) fn is_removed(removed: &[u32], row: usize) -> bool {
+    removed[row / 32] >> (row % 32) & 1 == 1
+}

@@ -1,0 +1,238 @@
+//! The encoder as a plan: packed texts in, a vector a text out. Seven steps a layer.
+
+use std::sync::Arc;
+
+use super::config::{Config, Pooling};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::gpu::Context;
+use crate::kernels::attention_packed::AttentionPacked;
+use crate::kernels::embed::Embed;
+use crate::kernels::layer_norm::LayerNorm;
+use crate::kernels::matmul::{Matmul, MatmulBias};
+use crate::kernels::pool::{Pool, Rows};
+use crate::kernels::q8::Activations;
+use crate::models::weights::{Group, Loader, Matrix, TensorFile, Weights, upload_floats, upload_words};
+use crate::plan::Builder;
+use crate::profile::Profile;
+use crate::tensor::Tensor;
+
+/// Weight and bias of a layer norm, and what is added before it.
+#[derive(Debug)]
+struct Norm {
+    add: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+}
+
+/// A block's weights on the GPU.
+#[derive(Debug)]
+struct Layer {
+    qkv: Group,
+    qkv_bias: Tensor,
+    attn_output: Group,
+    /// Adds the bias of `attn_output`.
+    attn_output_norm: Norm,
+    ffn_up: Group,
+    ffn_up_bias: Tensor,
+    ffn_down: Group,
+    /// Adds the bias of `ffn_down`.
+    layer_output_norm: Norm,
+}
+
+/// An encoder's weights on the GPU.
+#[derive(Debug)]
+pub struct Bert {
+    config: Config,
+    embedding: Matrix,
+    /// Adds the embeddings of positions and of segment 0.
+    embedding_norm: Norm,
+    layers: Vec<Layer>,
+}
+
+/// A plan's tensors that the host writes and reads.
+#[derive(Debug)]
+pub struct Ports {
+    /// `[M, 4]`: see [`crate::kernels::packed`].
+    pub rows: Tensor,
+    /// `[S, 2]`: the first row and the number of rows of each text; zeros where there is none.
+    pub texts: Tensor,
+    /// `[S, d_model]`.
+    pub vectors: Tensor,
+}
+
+/// What a plan computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Phase {
+    /// M: rows of all texts together.
+    pub rows: usize,
+    /// S: texts.
+    pub texts: usize,
+    /// How rows become a vector.
+    pub pooling: Pooling,
+    /// Whether vectors are divided by their length.
+    pub normalize: bool,
+    /// Whether attention may round to f16.
+    pub f16: bool,
+}
+
+impl Bert {
+    /// Loads the weights.
+    ///
+    /// # Errors
+    /// `OutOfMemory`, or what reading gives.
+    pub async fn load(
+        context: &Context,
+        config: Config,
+        file: Arc<TensorFile>,
+        progress: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<Self> {
+        let (d, ff) = (config.d_model, config.d_ff);
+        let positions = position_table(&config, &file).await?;
+        let mut loader = Loader::new(context, Weights::Tensors(file), progress);
+        let embedding = loader.single("token_embd.weight", config.vocab_size, d).await?;
+        let embedding_norm = Norm {
+            add: upload_floats(context, "position_embd", &positions, [config.max_positions, d])?,
+            weight: loader.vector("token_embd_norm.weight", d).await?,
+            bias: loader.vector("token_embd_norm.bias", d).await?,
+        };
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for i in 0..config.n_layers {
+            let name = |part: &str| format!("blk.{i}.{part}");
+            let weight = |part: &str, rows: usize| (format!("blk.{i}.{part}.weight"), rows);
+            let mut qkv_bias = Vec::with_capacity(3 * d);
+            for part in ["attn_q.bias", "attn_k.bias", "attn_v.bias"] {
+                qkv_bias.extend(loader.values(&name(part), d).await?.unwrap_or_default());
+            }
+            layers.push(Layer {
+                qkv: loader.group(&[weight("attn_q", d), weight("attn_k", d), weight("attn_v", d)], d).await?,
+                qkv_bias: upload_floats(context, &name("attn_qkv.bias"), &qkv_bias, [3 * d])?,
+                attn_output: loader.group(&[weight("attn_output", d)], d).await?,
+                attn_output_norm: norm(&mut loader, &name("attn_output"), &name("attn_output_norm"), d).await?,
+                ffn_up: loader.group(&[weight("ffn_up", ff)], d).await?,
+                ffn_up_bias: loader.vector(&name("ffn_up.bias"), ff).await?,
+                ffn_down: loader.group(&[weight("ffn_down", d)], ff).await?,
+                layer_output_norm: norm(&mut loader, &name("ffn_down"), &name("layer_output_norm"), d).await?,
+            });
+        }
+        context.finish().await?;
+        Ok(Self { config, embedding, embedding_norm, layers })
+    }
+
+    /// The encoder's numbers.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Writes the steps.
+    ///
+    /// # Errors
+    /// `Shape` or `OutOfMemory` where an activation is beyond the device's limits.
+    pub fn write(&self, builder: &mut Builder, context: &Context, phase: Phase) -> Result<Ports> {
+        let Phase { rows: m, texts, pooling, normalize, f16 } = phase;
+        let (d, ff) = (self.config.d_model, self.config.d_ff);
+        let rows = upload_words(context, "rows", &vec![0; 4 * m], [m, 4])?;
+        let texts = upload_words(context, "texts", &vec![0; 2 * texts], [texts, 2])?;
+        let x = builder.activation(DType::F32, [m, d]);
+        for (first, part) in &self.embedding.parts {
+            builder.step("token_embd", Embed { w: part.clone(), first: *first, ids: rows.clone(), y: x.clone() })?;
+        }
+        builder.step("token_embd_norm", self.norm(&self.embedding_norm, &x, &rows))?;
+        for (i, layer) in self.layers.iter().enumerate() {
+            let label = |part: &str| format!("blk.{i}/{part}");
+            let qkv = builder.activation(DType::F32, [m, 3 * d]);
+            with_bias(builder, &label("attn_qkv"), &layer.qkv, &x, &qkv, &layer.qkv_bias, false)?;
+            let attended = builder.activation(DType::F32, [m, d]);
+            builder.step(
+                label("attention"),
+                AttentionPacked { rows: rows.clone(), qkv, y: attended.clone(), heads: self.config.n_heads, f16 },
+            )?;
+            added(builder, &label("attn_output"), &layer.attn_output, &attended, &x)?;
+            builder.step(label("attn_output_norm"), self.norm(&layer.attn_output_norm, &x, &rows))?;
+            let hidden = builder.activation(DType::F32, [m, ff]);
+            with_bias(builder, &label("ffn_up"), &layer.ffn_up, &x, &hidden, &layer.ffn_up_bias, true)?;
+            added(builder, &label("ffn_down"), &layer.ffn_down, &hidden, &x)?;
+            builder.step(label("layer_output_norm"), self.norm(&layer.layer_output_norm, &x, &rows))?;
+        }
+        let vectors = builder.activation(DType::F32, [texts.rows(), d]);
+        let pooled = match pooling {
+            Pooling::Mean => Rows::Mean,
+            Pooling::Cls => Rows::First,
+            Pooling::LastToken => Rows::Last,
+        };
+        builder.step("pool", Pool { x, texts: texts.clone(), y: vectors.clone(), rows: pooled, normalize })?;
+        builder.keep(&vectors);
+        Ok(Ports { rows, texts, vectors })
+    }
+
+    fn norm(&self, norm: &Norm, x: &Tensor, rows: &Tensor) -> LayerNorm {
+        LayerNorm {
+            add: norm.add.clone(),
+            rows: rows.clone(),
+            weight: norm.weight.clone(),
+            bias: norm.bias.clone(),
+            x: x.clone(),
+            eps: self.config.eps,
+        }
+    }
+}
+
+async fn norm(loader: &mut Loader<'_>, added: &str, norm: &str, d: usize) -> Result<Norm> {
+    let add = loader.vector(&format!("{added}.bias"), d).await?;
+    Ok(Norm {
+        add: add.reshape([1, d]).ok_or_else(|| Error::shape(format!("{added}.bias: expected {d} values")))?,
+        weight: loader.vector(&format!("{norm}.weight"), d).await?,
+        bias: loader.vector(&format!("{norm}.bias"), d).await?,
+    })
+}
+
+/// The embeddings of positions, `[max_positions, d_model]`, that of segment 0 added to each: every text is of segment 0.
+async fn position_table(config: &Config, file: &TensorFile) -> Result<Vec<f32>> {
+    let mut table = file.values("position_embd.weight").await?;
+    let types = file.values("token_types.weight").await?;
+    for row in table.chunks_exact_mut(config.d_model) {
+        row.iter_mut().zip(&types).for_each(|(value, added)| *value += added);
+    }
+    Ok(table)
+}
+
+/// `y = x · wᵀ + bias`, through GELU where asked for.
+fn with_bias(
+    builder: &mut Builder,
+    label: &str,
+    group: &Group,
+    x: &Tensor,
+    y: &Tensor,
+    bias: &Tensor,
+    gelu: bool,
+) -> Result<()> {
+    products(group, x, y, false)
+        .try_for_each(|matmul| builder.step(label, MatmulBias { matmul, bias: bias.clone(), gelu }))
+}
+
+/// `y += x · wᵀ`.
+fn added(builder: &mut Builder, label: &str, group: &Group, x: &Tensor, y: &Tensor) -> Result<()> {
+    products(group, x, y, true).try_for_each(|matmul| builder.step(label, matmul))
+}
+
+/// A product for each part of the matrices.
+fn products<'a>(group: &'a Group, x: &'a Tensor, y: &'a Tensor, accumulate: bool) -> impl Iterator<Item = Matmul> + 'a {
+    group.iter().flat_map(move |(start, matrix)| {
+        matrix.parts.iter().map(move |(first, part)| Matmul {
+            w: part.clone(),
+            x: Activations::F32(x.clone()),
+            y: y.clone(),
+            y_offset: start + first,
+            accumulate,
+        })
+    })
+}
+
+/// The most rows of a plan whose activations each fit a binding.
+pub fn most_rows(config: &Config, profile: &Profile) -> usize {
+    let widest = config.d_ff.max(3 * config.d_model) as u64 * 4;
+    let limits = &profile.limits;
+    // The attention's grid has 64 rows a workgroup.
+    let by_grid = 64 * limits.max_workgroups_per_dimension as usize;
+    ((limits.max_binding_bytes.min(limits.max_buffer_bytes) / widest) as usize).min(by_grid)
+}
