@@ -15,6 +15,27 @@ struct Params {
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
+#ifdef COOP_MATRIX
+    let first = (group.x + group.y * groups.x) * 32u;
+    if first >= params.rows {
+        return;
+    }
+    products(first, first + 16u, params.rows - 1u, lane);
+    inverse_rms_of_all(params.eps, lane);
+    for (var i = lane; i < 32u * COLUMNS; i += WORKGROUP) {
+        let c = i / 32u;
+        let n = first + i % 32u;
+        if n < params.rows {
+            let sum = parts[BLOCK_PITCH * c + i % 32u] * scales[c];
+            let at = c * params.y_stride + params.y_offset + n;
+            if ACCUMULATE {
+                y[at] += sum;
+            } else {
+                y[at] = sum;
+            }
+        }
+    }
+#else
     let first = ((group.x + group.y * groups.x) * (WORKGROUP / LANES) + lane / LANES) * TILE;
     var rows: array<u32, TILE>;
     for (var t = 0u; t < TILE; t++) {
@@ -37,4 +58,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
     }
+#endif
 }

@@ -15,9 +15,12 @@ struct Params {
 const OUTPUT: u32 = INPUTS + 3u;
 #import output
 
-var<workgroup> block: array<f32, COLUMNS * 32u>;
+#ifndef COOP_MATRIX
+const BLOCK_PITCH: u32 = 33u; // columns begin in different banks
+var<workgroup> parts: array<f32, COLUMNS * BLOCK_PITCH>;
 
 const SIDE_BY_SIDE: u32 = WORKGROUP / LANES * TILE; // rows that are worked on at once
+#endif
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -26,6 +29,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if own >= ROWS / 32u {
         return;
     }
+#ifdef COOP_MATRIX
+    products(32u * own, 32u * own + 16u, ROWS - 1u, lane);
+#else
     for (var turn = 0u; turn < 32u; turn += SIDE_BY_SIDE) {
         let n = turn + lane / LANES * TILE;
         var rows: array<u32, TILE>;
@@ -38,26 +44,28 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             for (var c = 0u; c < COLUMNS; c++) {
                 let sum = lanes_sum(tile[c], lane);
                 if lane % LANES == 0u {
-                    block[32u * c + n + t] = sum;
+                    parts[BLOCK_PITCH * c + n + t] = sum;
                 }
             }
         }
     }
     workgroupBarrier();
+#endif
     let to = params.first + own;
     for (var i = lane; i < 32u * COLUMNS; i += WORKGROUP) {
         let at = (i / 32u * params.blocks + to) * 32u + i % 32u;
-        let value = residual[at] + block[i];
+        let part = BLOCK_PITCH * (i / 32u) + i % 32u;
+        let value = residual[at] + parts[part];
         residual[at] = value;
-        block[i] = value;
+        parts[part] = value;
     }
     workgroupBarrier();
     if lane < COLUMNS {
         var values: array<vec4<f32>, 8>;
         var sum = 0.0;
         for (var i = 0u; i < 8u; i++) {
-            let at = 32u * lane + 4u * i;
-            let value = vec4<f32>(block[at], block[at + 1u], block[at + 2u], block[at + 3u]);
+            let at = BLOCK_PITCH * lane + 4u * i;
+            let value = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]);
             sum += dot(value, value);
             values[i] = value * norm[8u * to + i];
         }

@@ -13,14 +13,32 @@ struct Params {
 const OUTPUT: u32 = INPUTS + 1u;
 #import output
 
-var<workgroup> block: array<f32, COLUMNS * 32u>;
+#ifndef COOP_MATRIX
+const BLOCK_PITCH: u32 = 33u; // columns begin in different banks
+var<workgroup> parts: array<f32, COLUMNS * BLOCK_PITCH>;
 
 const SIDE_BY_SIDE: u32 = WORKGROUP / LANES * (TILE / 2u); // results that are worked on at once
+#endif
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
     let own = group.x + group.y * groups.x;
+#ifdef COOP_MATRIX
+    // 16 gates and their 16 ups.
+    if own >= ROWS / 32u {
+        return;
+    }
+    products(16u * own, ROWS / 2u + 16u * own, ROWS - 1u, lane);
+    inverse_rms_of_all(params.eps, lane);
+    for (var i = lane; i < 4u * COLUMNS; i += WORKGROUP) {
+        let c = i / 4u;
+        let at = BLOCK_PITCH * c + 4u * (i % 4u);
+        let gate = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]) * scales[c];
+        let up = vec4<f32>(parts[at + 16u], parts[at + 17u], parts[at + 18u], parts[at + 19u]) * scales[c];
+        put_vector(8u * c * params.blocks + 4u * own + i % 4u, gate / (1.0 + exp(-gate)) * up);
+    }
+#else
     if own >= ROWS / 64u {
         return;
     }
@@ -40,7 +58,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 let gate = lanes_sum(gates[c], lane) * scale;
                 let up = lanes_sum(ups[c], lane) * scale;
                 if lane % LANES == 0u {
-                    block[32u * c + n + t] = gate / (1.0 + exp(-gate)) * up;
+                    parts[BLOCK_PITCH * c + n + t] = gate / (1.0 + exp(-gate)) * up;
                 }
             }
         }
@@ -49,9 +67,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if lane < COLUMNS {
         var values: array<vec4<f32>, 8>;
         for (var i = 0u; i < 8u; i++) {
-            let at = 32u * lane + 4u * i;
-            values[i] = vec4<f32>(block[at], block[at + 1u], block[at + 2u], block[at + 3u]);
+            let at = BLOCK_PITCH * lane + 4u * i;
+            values[i] = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]);
         }
         put_block(lane * params.blocks + own, values);
     }
+#endif
 }

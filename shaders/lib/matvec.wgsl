@@ -1,5 +1,8 @@
 // Rows of w times COLUMNS columns of x: each weight is read once and used for all of them. LANES invocations share TILE
 // rows; each takes every LANES-th sub-block of 32.
+#ifdef COOP_MATRIX
+#import skinny
+#else
 #import weights
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
@@ -7,6 +10,16 @@
 @group(0) @binding(1) var<storage, read> q: array<vec4<u32>>; // q[COLUMNS, K / 16]
 @group(0) @binding(2) var<storage, read> s: array<vec2<f32>>; // s[COLUMNS, K / 32]
 const INPUTS: u32 = 3u; // the next binding
+#else
+#ifdef TILES
+@group(0) @binding(1) var<storage, read> x: array<vec2<u32>>; // x[K / 16, TILE_M, 4]
+const INPUTS: u32 = 2u; // the next binding
+
+// Four values of x.
+fn x_load(c: u32, i: u32) -> vec4<f32> {
+    let v = x[(i / 4u * TILE_M + c) * 4u + i % 4u];
+    return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
+}
 #else
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[COLUMNS, X_COLS / 4]
 const INPUTS: u32 = 2u; // the next binding
@@ -19,6 +32,7 @@ fn x_load(c: u32, i: u32) -> vec4<f32> {
     return x[c * (X_COLS / 4u) + i];
 }
 #endif
+#endif
 
 #ifndef SUBGROUPS
 var<workgroup> partial: array<f32, WORKGROUP>;
@@ -27,7 +41,14 @@ var<workgroup> partial: array<f32, WORKGROUP>;
 // The sum over the LANES invocations that share rows; every invocation of the workgroup takes part.
 fn lanes_sum(value: f32, lane: u32) -> f32 {
 #ifdef SUBGROUPS
-    return subgroupAdd(value);
+    if LANES == SUBGROUP {
+        return subgroupAdd(value);
+    }
+    var sum = value;
+    for (var step = 1u; step < LANES; step *= 2u) {
+        sum += subgroupShuffleXor(sum, step);
+    }
+    return sum;
 #else
     workgroupBarrier();
     partial[lane] = value;
@@ -66,6 +87,18 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
             }
         }
 #else
+#ifdef TILES
+        for (var t = 0u; t < TILE; t++) {
+            let values = weights_block(at_row[t] * ROW_VEC4, block);
+            for (var c = 0u; c < COLUMNS; c++) {
+                var sum = 0.0;
+                for (var i = 0u; i < 8u; i++) {
+                    sum += dot(values[i], x_load(c, 8u * block + i));
+                }
+                sums[t][c] += sum;
+            }
+        }
+#else
         var from_x: array<array<vec4<f32>, 8>, COLUMNS>;
         for (var c = 0u; c < COLUMNS; c++) {
             for (var i = 0u; i < 8u; i++) {
@@ -83,6 +116,8 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
             }
         }
 #endif
+#endif
     }
     return sums;
 }
+#endif

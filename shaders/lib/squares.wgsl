@@ -3,6 +3,23 @@
 
 @group(0) @binding(INPUTS) var<storage, read> squares: array<f32>; // squares[COLUMNS, SQUARES]
 
+#ifdef COOP_MATRIX
+// What each column's products are to be multiplied by, in `scales`.
+fn inverse_rms_of_all(eps: f32, lane: u32) {
+    for (var turn = 0u; turn < COLUMNS; turn += SUBGROUPS_AT_WORK) {
+        let c = turn + lane / SUBGROUP;
+        var sum = 0.0;
+        for (var i = lane % SUBGROUP; i < SQUARES; i += SUBGROUP) {
+            sum += squares[min(c, COLUMNS - 1u) * SQUARES + i];
+        }
+        let whole = subgroupAdd(sum);
+        if lane % SUBGROUP == 0u && c < COLUMNS {
+            scales[c] = select(inverseSqrt(whole / f32(X_COLS) + eps), 1.0, SQUARES == 0u);
+        }
+    }
+    workgroupBarrier();
+}
+#else
 // What column c's products are to be multiplied by; every invocation of the workgroup takes part.
 fn inverse_rms(c: u32, eps: f32, lane: u32) -> f32 {
     if SQUARES == 0u {
@@ -14,3 +31,4 @@ fn inverse_rms(c: u32, eps: f32, lane: u32) -> f32 {
     }
     return inverseSqrt(lanes_sum(sum, lane) / f32(X_COLS) + eps);
 }
+#endif

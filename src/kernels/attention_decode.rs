@@ -194,7 +194,7 @@ impl Kernel for AttentionDecode {
             .trusted();
         let spec = match &self.output {
             Output::Partial(_) => spec.slot("result", "attention/partial"),
-            Output::Whole(y) => spec.slot("result", "attention/whole").slot("output", y.output()),
+            Output::Whole(y) => y.output(spec.slot("result", "attention/whole")),
         };
         if subgroups { spec.flag(Flag::SUBGROUPS) } else { spec }
     }

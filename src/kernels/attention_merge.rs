@@ -6,8 +6,8 @@ use super::cache::{PAGE, rows};
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read};
 use super::q8::Activations;
-use super::rms_norm::q8_output;
-use super::testing::{Case, CaseBuilder, Compare};
+use super::matvec::Input;
+use super::testing::{Case, CaseBuilder};
 use crate::error::Result;
 use crate::params;
 use crate::profile::Profile;
@@ -74,6 +74,7 @@ impl Kernel for AttentionMerge {
             .constant("PAGE", PAGE as u32)
             .constant("WORKGROUP", WORKGROUP as u32)
             .trusted();
+        let spec = self.y.output(spec);
         if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec }
     }
 
@@ -130,9 +131,9 @@ pub fn cases() -> Vec<Case> {
         (2, 256, 128, &[Some(8191), Some(8192)]),
     ];
     for (index, (heads, head_dim, splits, positions)) in shapes.into_iter().enumerate() {
-        for q8 in [false, true] {
+        for kind in [Input::F32, Input::Q8, Input::Tiles] {
             let (count, cols) = (positions.len(), heads * head_dim);
-            if q8 && !cols.is_multiple_of(32) {
+            if kind != Input::F32 && !cols.is_multiple_of(32) {
                 continue;
             }
             let mut builder = CaseBuilder::new(200 + index as u64);
@@ -150,14 +151,9 @@ pub fn cases() -> Vec<Case> {
             let row = |p: &Option<u32>| [3, 0, p.unwrap_or(0), u32::from(p.is_some())];
             let words: Vec<u32> = positions.iter().flat_map(row).collect();
             let rows = builder.words(&[count, 4], &words);
-            let y = if q8 {
-                q8_output(&mut builder, count, cols)
-            } else {
-                // Up to 128 products and an exponential of a small difference: relative errors near 1e-6.
-                Activations::F32(builder.output(&[count, cols], Compare::Nmse(1e-11)))
-            };
-            let kind = if q8 { " q8" } else { "" };
-            let name = format!("{count}x{heads}x{head_dim} of {splits}{kind}");
+            // Up to 128 products and an exponential of a small difference: relative errors near 1e-6.
+            let y = kind.output(&mut builder, count, cols, 1e-11);
+            let name = format!("{count}x{heads}x{head_dim} of {splits} to {}", kind.name());
             cases.push(builder.case(name, AttentionMerge { partial, rows, y }));
         }
     }

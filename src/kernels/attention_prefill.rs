@@ -100,8 +100,8 @@ impl Kernel for AttentionPrefill {
             .constant("HEAD_DIM", self.attention.heads.head_dim as u32)
             .constant("GROUP", self.attention.heads.group() as u32)
             .constant("PAGE", PAGE as u32)
-            .slot("output", self.y.output())
             .trusted();
+        let spec = self.y.output(spec);
         let Unit::Cooperative { side, subgroup } = self.unit(profile) else { return spec };
         let [a, b, c] = if side == 16 {
             ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]

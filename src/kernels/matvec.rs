@@ -1,11 +1,13 @@
-//! `y[c, n] = Σ_k x[c, k] · w[n, k]` for one to eight columns: decode, where reading `w` is all the work.
+//! `y[c, n] = Σ_k x[c, k] · w[n, k]` for a few columns: decode, where reading `w` is all the work.
 //!
-//! With quantised activations the sums are integer dot products (`dot4I8Packed`), as llama.cpp's `mul_mat_vec_q`.
+//! With quantised activations the sums are integer dot products (`dot4I8Packed`), as llama.cpp's `mul_mat_vec_q`; with halves
+//! in tiles, of up to 32 columns, they are products of cooperative matrices where the device has them.
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
 use super::normed::{Normed, Squares};
-use super::q8::{Activations, Q8};
+use super::matmul::cooperative;
+use super::q8::{Activations, Q8, Tiles};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -15,15 +17,21 @@ use crate::profile::Profile;
 use crate::shader::{Flag, Spec, Target};
 use crate::tensor::Tensor;
 
-/// The most columns that one dispatch serves.
+/// The most columns that one dispatch serves, but for [`Tiles`].
 pub const MAX_COLUMNS: usize = 8;
+/// The fewest columns for which tiles are worth it.
+const MIN_TILES: usize = 5;
+/// Rows of `w` of a workgroup that multiplies cooperative matrices.
+pub(super) const SKINNY_ROWS: usize = 32;
+/// Its subgroups, which share K.
+const SKINNY_SUBGROUPS: u32 = 8;
 
 /// A matrix times a few columns.
 #[derive(Clone, Debug)]
 pub struct Matvec {
     /// `w[N, K]`, K padded as [`layout::padded_cols`] says; any weight format.
     pub w: Tensor,
-    /// `x[C, K]`, C at most [`MAX_COLUMNS`]; quantised only where `w` is.
+    /// `x[C, K]`, C at most [`MAX_COLUMNS`], in tiles [`Tiles::MAX_ROWS`]; quantised only where `w` is.
     pub x: Normed,
     /// `y[C, stride]`.
     pub y: Tensor,
@@ -43,36 +51,60 @@ pub(super) struct Shape {
     pub workgroup: u32,
     pub lanes: u32,
     pub tile: u32,
-    pub subgroups: bool,
+    /// The size of subgroups, where they are used.
+    pub subgroup: Option<u32>,
+    /// Whether they multiply cooperative matrices; lanes and tile are not used then.
+    pub skinny: bool,
+}
+
+/// The size of the subgroups that multiply matrices of 16 by tiles of halves, where the device has what that takes.
+pub(super) fn skinny(profile: &Profile) -> Option<u32> {
+    let (side, subgroup) = cooperative(profile)?;
+    let workgroup = SKINNY_SUBGROUPS * subgroup;
+    // Slabs of 32 rows of 64 and 8 halves, a matrix of sums for each subgroup, and a number a column.
+    let bytes = SKINNY_SUBGROUPS * (32 * 72 * 2 + 256 * 4) + 32 * 4;
+    let limits = &profile.limits;
+    let fits = workgroup <= limits.max_workgroup_invocations && bytes <= limits.max_workgroup_bytes;
+    (side == 16 && profile.features.subgroups && [32, 64].contains(&subgroup) && fits).then_some(subgroup)
+}
+
+/// Whether products of this many rows are best given [`Tiles`].
+pub fn wants_tiles(profile: &Profile, rows: usize) -> bool {
+    (MIN_TILES..=Tiles::MAX_ROWS).contains(&rows) && skinny(profile).is_some()
 }
 
 impl Shape {
-    /// One row a subgroup with integer dots, two with several columns; four with floats, where the loads of x are what they
-    /// share, and one with several columns, whose values of x fill the registers.
+    /// One row a subgroup with integer dots; four with floats, where the loads of x are what they share, and one with several
+    /// columns, whose values of x fill the registers. Several quantised columns: `several` groups of invocations a subgroup,
+    /// so that loads of x serve all groups at once, and rows of each.
     ///
     /// At most `rows` rows at once.
-    pub fn new(x: &Activations, profile: &Profile, subgroups_a_workgroup: u32, rows: u32) -> Self {
-        let tile = match (x.is_q8(), x.dims().0) {
-            (true, 1..=2) | (false, 3..) => 1,
-            (true, _) => 2,
-            (false, _) => 4,
+    pub fn new(x: &Activations, profile: &Profile, subgroups_a_workgroup: u32, rows: u32, several: [u32; 2]) -> Self {
+        if let (Activations::Tiles(_), Some(subgroup)) = (x, skinny(profile)) {
+            let workgroup = SKINNY_SUBGROUPS * subgroup;
+            return Shape { workgroup, lanes: subgroup, tile: 1, subgroup: Some(subgroup), skinny: true };
+        }
+        let [groups, tile] = match (x.is_q8(), x.dims().0) {
+            (true, 1..=2) | (false, 3..) => [1, 1],
+            (true, _) => several,
+            (false, _) => [1, 4],
         };
         let limit = profile.limits.max_workgroup_invocations;
         match profile.fixed_subgroup() {
-            Some(lanes) if (8..=64).contains(&lanes) => {
-                let mut workgroup = subgroups_a_workgroup * lanes;
+            Some(subgroup) if (8..=64).contains(&subgroup) => {
+                let (mut workgroup, lanes) = (subgroups_a_workgroup * subgroup, subgroup / groups);
                 while workgroup > limit || workgroup / lanes * tile > rows {
                     workgroup /= 2;
                 }
-                Shape { workgroup, lanes, tile, subgroups: true }
+                Shape { workgroup, lanes, tile, subgroup: Some(subgroup), skinny: false }
             }
-            _ => Shape { workgroup: 64, lanes: 32, tile, subgroups: false },
+            _ => Shape { workgroup: 64, lanes: 32, tile, subgroup: None, skinny: false },
         }
     }
 
     /// Rows that a workgroup works on at once.
     pub fn rows(&self) -> u32 {
-        self.workgroup / self.lanes * self.tile
+        if self.skinny { SKINNY_ROWS as u32 } else { self.workgroup / self.lanes * self.tile }
     }
 }
 
@@ -85,22 +117,37 @@ pub(super) fn spec(kernel: &'static str, w: &Tensor, x: &Activations, shape: Sha
         .constant("ROW_VEC4", (layout::row_bytes(w.dtype(), w.cols()) / 16) as u32)
         .constant("COLUMNS", columns as u32)
         .constant("WORKGROUP", shape.workgroup)
-        .constant("LANES", shape.lanes)
-        .constant("TILE", shape.tile)
         .slot("weights", format!("weights/{}", w.dtype()))
         .trusted();
-    if shape.subgroups {
-        spec = spec.flag(Flag::SUBGROUPS);
+    if let Activations::Tiles(tiles) = x {
+        spec = spec.constant("TILE_M", tiles.tile_rows() as u32);
     }
-    if x.is_q8() { spec.flag(Flag::DOT4) } else { spec }
+    if let Some(subgroup) = shape.subgroup {
+        spec = spec.flag(Flag::SUBGROUPS).constant("SUBGROUP", subgroup);
+    }
+    if shape.skinny {
+        return spec
+            .flag(Flag::F16)
+            .flag(Flag::COOP_MATRIX)
+            .constant("TILE_K", if w.cols().is_multiple_of(64) { 64u32 } else { 32 })
+            .alias("MatA", "coop_mat16x16<f16, A>")
+            .alias("MatB", "coop_mat16x16<f16, B>")
+            .alias("MatC", "coop_mat16x16<f32, C>");
+    }
+    spec = spec.constant("LANES", shape.lanes).constant("TILE", shape.tile);
+    match x {
+        Activations::Q8(_) => spec.flag(Flag::DOT4),
+        Activations::Tiles(_) => spec.flag(Flag::TILES),
+        _ => spec,
+    }
 }
 
 /// An error unless `w` and `x` fit together.
 pub(super) fn check(kernel: &str, w: &Tensor, x: &Activations) -> Result<()> {
     let (columns, cols) = x.dims();
-    expect(kernel, (1..=MAX_COLUMNS).contains(&columns), || {
-        format!("x has {columns} rows, expected 1 to {MAX_COLUMNS}")
-    })?;
+    let most = if matches!(x, Activations::Tiles(_)) { Tiles::MAX_ROWS } else { MAX_COLUMNS };
+    expect(kernel, (1..=most).contains(&columns), || format!("x has {columns} rows, expected 1 to {most}"))?;
+    x.check(kernel, "x", columns, cols)?;
     let padded = layout::padded_cols(w.dtype(), cols);
     expect(kernel, w.cols() == padded && cols.is_multiple_of(4) && padded.is_multiple_of(32), || {
         format!("w has {} columns, expected {padded} for x of {cols}", w.cols())
@@ -112,7 +159,7 @@ pub(super) fn check(kernel: &str, w: &Tensor, x: &Activations) -> Result<()> {
 
 impl Matvec {
     fn shape(&self, profile: &Profile) -> Shape {
-        Shape::new(&self.x.values, profile, 4, u32::MAX)
+        Shape::new(&self.x.values, profile, 4, u32::MAX, [2, 4])
     }
 }
 
@@ -197,9 +244,48 @@ pub(super) fn reference(
     host.set(y, &out)
 }
 
+/// How the input of a case lies.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Input {
+    F32,
+    Q8,
+    Tiles,
+}
+
+impl Input {
+    /// For a case's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Input::F32 => "f32",
+            Input::Q8 => "q8",
+            Input::Tiles => "tiles",
+        }
+    }
+
+    /// An output that lies so, of values whose error is `nmse`.
+    pub fn output(self, builder: &mut CaseBuilder, rows: usize, cols: usize, nmse: f64) -> Activations {
+        match self {
+            Input::F32 => Activations::F32(builder.output(&[rows, cols], Compare::Nmse(nmse))),
+            Input::Q8 => super::rms_norm::q8_output(builder, rows, cols),
+            Input::Tiles => super::rms_norm::tiles_output(builder, rows, cols),
+        }
+    }
+
+    /// What products with it may differ by. Sums of up to 4096 products in f32, in another order than the reference's:
+    /// relative errors near 1e-6, more where terms of a Q4_1 minimum cancel. With tiles, weights may be rounded to halves,
+    /// a relative error of 2^-12 / √3 each: an NMSE of 2e-8, and 1e-6 leaves room for cancellation.
+    pub fn nmse(self) -> f64 {
+        if self == Input::Tiles { 1e-6 } else { 1e-11 }
+    }
+}
+
 /// Input of a case: normal values, quantised where wanted, with squares where wanted.
-pub(super) fn case_input(builder: &mut CaseBuilder, columns: usize, k: usize, q8: bool, squares: bool) -> Normed {
-    let values = if q8 {
+pub(super) fn case_input(builder: &mut CaseBuilder, columns: usize, k: usize, input: Input, squares: bool) -> Normed {
+    let values = if input == Input::Tiles {
+        let shape = Tiles::shape(columns, k);
+        let values = builder.normals(shape.iter().product());
+        Activations::Tiles(Tiles { x: builder.halves(&shape, &values), rows: columns })
+    } else if input == Input::Q8 {
         let (bytes, scales) = super::q8::pack(&builder.normals(columns * k));
         let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
         let q = builder.words(&[columns, k / 4], &words);
@@ -218,30 +304,33 @@ pub(super) fn case_input(builder: &mut CaseBuilder, columns: usize, k: usize, q8
 /// Cases for the harness.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, q8: bool, accumulate: bool| {
+    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, input: Input, accumulate: bool| {
         let mut builder = CaseBuilder::new((n * k + columns) as u64);
         let Ok(w) = builder.weight(dtype, n, k) else { return };
-        let x = case_input(&mut builder, columns, k, q8, columns != 3 && (n % 2 == 1 || q8));
+        let x = case_input(&mut builder, columns, k, input, columns != 3 && (n % 2 == 1 || input != Input::F32));
         let (y_offset, stride) = if accumulate { (3, n + 5) } else { (0, n) };
-        // Sums of up to 4096 products in f32, in another order than the reference's: relative errors near 1e-6, more
-        // where terms of a Q4_1 minimum cancel.
         let y = builder.random(&[columns, stride]);
-        builder.updated(&y, Compare::Nmse(1e-11));
-        let name = format!("{dtype} {columns}x{n}x{k}{}{}", if q8 { " q8" } else { "" }, if accumulate { " +=" } else { "" });
+        builder.updated(&y, Compare::Nmse(input.nmse()));
+        let name = format!("{dtype} {columns}x{n}x{k} {}{}", input.name(), if accumulate { " +=" } else { "" });
         cases.push(builder.case(name, Matvec { w, x, y, y_offset, accumulate }));
     };
     for dtype in DType::WEIGHTS {
-        add(dtype, 1, 37, 256, false, false);
-        add(dtype, 3, 9, 512, false, true);
+        add(dtype, 1, 37, 256, Input::F32, false);
+        add(dtype, 3, 9, 512, Input::F32, true);
         if dtype.is_quantized() {
-            add(dtype, 1, 37, 256, true, true);
-            add(dtype, 5, 6, 768, true, false);
+            add(dtype, 1, 37, 256, Input::Q8, true);
+            add(dtype, 5, 6, 768, Input::Q8, false);
         } else {
-            add(dtype, 2, 5, 72, false, false);
+            add(dtype, 2, 5, 72, Input::F32, false);
         }
+        add(dtype, 5, 37, 768, Input::Tiles, dtype == DType::Q4_0);
     }
-    add(DType::Q4_0, 1, 130, 4096, true, true);
-    add(DType::Q4_0, 8, 33, 64, false, false);
-    add(DType::F16, 1, 1, 8, false, false);
+    add(DType::Q4_0, 1, 130, 4096, Input::Q8, true);
+    add(DType::Q4_0, 8, 33, 64, Input::F32, false);
+    add(DType::F16, 1, 1, 8, Input::F32, false);
+    // Both heights of tiles, and K that is no multiple of what all subgroups take at once.
+    for (columns, n, k) in [(16, 64, 1024), (17, 70, 1376), (32, 33, 4096), (7, 5, 96)] {
+        add(DType::Q4_0, columns, n, k, Input::Tiles, columns == 17);
+    }
     cases
 }

@@ -4,10 +4,9 @@
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid, read, write};
-use super::matvec::{self, Shape};
+use super::matvec::{self, Input, Shape};
 use super::normed::Normed;
 use super::q8::{Activations, BLOCK};
-use super::rms_norm::q8_output;
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -21,7 +20,7 @@ use crate::tensor::Tensor;
 pub struct MatvecResidual {
     /// `w[N, K]`, N a multiple of 32; any weight format.
     pub w: Tensor,
-    /// `x[C, K]`, C at most [`matvec::MAX_COLUMNS`]; quantised only where `w` is.
+    /// `x[C, K]`, as of [`matvec::Matvec`].
     pub x: Activations,
     /// `norm[D]`: the weight of the norm that follows.
     pub norm: Tensor,
@@ -41,7 +40,7 @@ params! {
 
 impl MatvecResidual {
     fn shape(&self, profile: &Profile) -> Shape {
-        Shape::new(&self.x, profile, 32, BLOCK as u32)
+        Shape::new(&self.x, profile, 32, BLOCK as u32, [1, 2])
     }
 }
 
@@ -66,9 +65,9 @@ impl Kernel for MatvecResidual {
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
-        matvec::spec(self.name(), &self.w, &self.x, self.shape(profile), profile)
-            .constant("ROWS", self.w.rows() as u32)
-            .slot("output", self.y.output())
+        let spec = matvec::spec(self.name(), &self.w, &self.x, self.shape(profile), profile)
+            .constant("ROWS", self.w.rows() as u32);
+        self.y.output(spec)
     }
 
     fn params(&self) -> Params {
@@ -114,37 +113,35 @@ impl MatvecResidual {
 /// Cases for the harness.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, [q8_in, q8_out]: [bool; 2]| {
+    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, [from, to]: [Input; 2]| {
         let mut builder = CaseBuilder::new((n * k + columns) as u64);
         let Ok(w) = builder.weight(dtype, n, k) else { return };
-        let x = matvec::case_input(&mut builder, columns, k, q8_in, false).values;
+        let x = matvec::case_input(&mut builder, columns, k, from, false).values;
         let norm = builder.random(&[n]);
         let residual = builder.random(&[columns, n]);
-        let y = if q8_out {
-            q8_output(&mut builder, columns, n)
-        } else {
-            Activations::F32(builder.output(&[columns, n], Compare::Nmse(1e-11)))
-        };
-        // Sums of up to 4096 products in f32, in another order than the reference's; squares double the relative error.
-        builder.updated(&residual, Compare::Nmse(1e-11));
-        let squares = builder.output(&[columns, n / BLOCK], Compare::Nmse(1e-10));
-        let kind = |q8: bool| if q8 { "q8" } else { "f32" };
-        let name = format!("{dtype} {columns}x{n}x{k} {} to {}", kind(q8_in), kind(q8_out));
+        let y = to.output(&mut builder, columns, n, from.nmse());
+        // Squares double the relative error.
+        builder.updated(&residual, Compare::Nmse(from.nmse()));
+        let squares = builder.output(&[columns, n / BLOCK], Compare::Nmse(10.0 * from.nmse()));
+        let name = format!("{dtype} {columns}x{n}x{k} {} to {}", from.name(), to.name());
         cases.push(builder.case(name, MatvecResidual { w, x, norm, residual, offset: 0, y, squares }));
     };
     for dtype in DType::WEIGHTS {
-        let q8 = dtype.is_quantized();
-        add(dtype, 1, 64, 256, [q8, q8]);
+        let kind = if dtype.is_quantized() { Input::Q8 } else { Input::F32 };
+        add(dtype, 1, 64, 256, [kind, kind]);
     }
-    add(DType::Q4_0, 8, 96, 512, [true, true]);
-    add(DType::Q4_0, 1, 160, 4096, [true, true]);
-    add(DType::Q8_0, 2, 32, 64, [true, false]);
-    add(DType::F16, 3, 64, 72, [false, true]);
-    add(DType::F16, 2, 64, 72, [false, false]);
+    add(DType::Q4_0, 8, 96, 512, [Input::Q8, Input::Q8]);
+    add(DType::Q4_0, 1, 160, 4096, [Input::Q8, Input::Q8]);
+    add(DType::Q8_0, 2, 32, 64, [Input::Q8, Input::F32]);
+    add(DType::F16, 3, 64, 72, [Input::F32, Input::Q8]);
+    add(DType::F16, 2, 64, 72, [Input::F32, Input::F32]);
+    add(DType::Q4_0, 8, 96, 1376, [Input::Tiles, Input::Tiles]);
+    add(DType::Q4_K, 29, 64, 512, [Input::Tiles, Input::F32]);
+    add(DType::Q8_0, 6, 64, 64, [Input::F32, Input::Tiles]);
     // The second part of a matrix in two: the first half of the outputs stays as it was.
     let mut builder = CaseBuilder::new(77);
     if let Ok(w) = builder.weight(DType::Q4_0, 32, 128) {
-        let x = matvec::case_input(&mut builder, 2, 128, true, false).values;
+        let x = matvec::case_input(&mut builder, 2, 128, Input::Q8, false).values;
         let norm = builder.random(&[64]);
         let residual = builder.random(&[2, 64]);
         builder.updated(&residual, Compare::Nmse(1e-11));

@@ -3,11 +3,10 @@
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read};
-use super::matvec::{self, Shape};
+use super::matvec::{self, Input, Shape};
 use super::normed::Normed;
 use super::q8::{Activations, BLOCK};
-use super::rms_norm::q8_output;
-use super::testing::{Case, CaseBuilder, Compare};
+use super::testing::{Case, CaseBuilder};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::params;
@@ -20,7 +19,7 @@ use crate::tensor::Tensor;
 pub struct MatvecSwiglu {
     /// `w[2·N, K]`: gate, then up; N a multiple of 32; any weight format.
     pub w: Tensor,
-    /// `x[C, K]`, C at most [`matvec::MAX_COLUMNS`]; quantised only where `w` is.
+    /// `x[C, K]`, as of [`matvec::Matvec`].
     pub x: Normed,
     /// `y[C, N]`.
     pub y: Activations,
@@ -32,9 +31,14 @@ params! {
 
 impl MatvecSwiglu {
     fn shape(&self, profile: &Profile) -> Shape {
-        let shape = Shape::new(&self.x.values, profile, 16, BLOCK as u32);
+        let shape = Shape::new(&self.x.values, profile, 16, BLOCK as u32, [2, 2]);
         // A gate and its up row are worked on side by side.
         Shape { tile: shape.tile.max(2), ..shape }
+    }
+
+    /// Results of a workgroup.
+    fn results(&self, profile: &Profile) -> usize {
+        if self.shape(profile).skinny { matvec::SKINNY_ROWS / 2 } else { BLOCK }
     }
 }
 
@@ -50,14 +54,16 @@ impl Kernel for MatvecSwiglu {
         expect(kernel, self.w.rows().is_multiple_of(2 * BLOCK), || {
             format!("w has {} rows, expected a multiple of {}", self.w.rows(), 2 * BLOCK)
         })?;
+        let tiles = matches!(self.x.values, Activations::Tiles(_));
+        expect(kernel, !(tiles && self.y.is_q8()), || "y is quantised, expected halves or floats with x in tiles".into())?;
         self.y.check(kernel, "y", self.x.values.dims().0, self.w.rows() / 2)
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
-        matvec::spec(self.name(), &self.w, &self.x.values, self.shape(profile), profile)
+        let spec = matvec::spec(self.name(), &self.w, &self.x.values, self.shape(profile), profile)
             .constant("ROWS", self.w.rows() as u32)
-            .constant("SQUARES", self.x.parts())
-            .slot("output", self.y.output())
+            .constant("SQUARES", self.x.parts());
+        self.y.output(spec)
     }
 
     fn params(&self) -> Params {
@@ -65,7 +71,7 @@ impl Kernel for MatvecSwiglu {
     }
 
     fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
-        linear_grid(self.w.rows() / 2 / BLOCK, profile)
+        linear_grid(self.w.rows() / 2 / self.results(profile), profile)
     }
 
     fn bindings(&self) -> Vec<Binding> {
@@ -87,28 +93,25 @@ impl Kernel for MatvecSwiglu {
 /// Cases for the harness.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, [q8_in, q8_out]: [bool; 2]| {
+    let mut add = |dtype: DType, columns: usize, n: usize, k: usize, [from, to]: [Input; 2]| {
         let mut builder = CaseBuilder::new((n * k + columns) as u64);
         let Ok(w) = builder.weight(dtype, 2 * n, k) else { return };
-        let x = matvec::case_input(&mut builder, columns, k, q8_in, columns != 2);
-        let y = if q8_out {
-            q8_output(&mut builder, columns, n)
-        } else {
-            // As of `swiglu`, whose inputs are sums with relative errors near 1e-6 here.
-            Activations::F32(builder.output(&[columns, n], Compare::Nmse(1e-10)))
-        };
-        let kind = |q8: bool| if q8 { "q8" } else { "f32" };
-        let name = format!("{dtype} {columns}x{n}x{k} {} to {}", kind(q8_in), kind(q8_out));
+        let x = matvec::case_input(&mut builder, columns, k, from, columns != 2);
+        // As of `swiglu`, whose inputs are sums with the errors of products here.
+        let y = to.output(&mut builder, columns, n, 10.0 * from.nmse());
+        let name = format!("{dtype} {columns}x{n}x{k} {} to {}", from.name(), to.name());
         cases.push(builder.case(name, MatvecSwiglu { w, x, y }));
     };
     for dtype in DType::WEIGHTS {
-        let q8 = dtype.is_quantized();
-        add(dtype, 1, 32, 256, [q8, q8]);
+        let kind = if dtype.is_quantized() { Input::Q8 } else { Input::F32 };
+        add(dtype, 1, 32, 256, [kind, kind]);
     }
-    add(DType::Q4_0, 8, 96, 512, [true, true]);
-    add(DType::Q4_K, 1, 64, 4096, [true, true]);
-    add(DType::Q8_0, 2, 32, 64, [true, false]);
-    add(DType::F16, 3, 64, 72, [false, true]);
-    add(DType::F16, 2, 64, 72, [false, false]);
+    add(DType::Q4_0, 8, 96, 512, [Input::Q8, Input::Q8]);
+    add(DType::Q4_K, 1, 64, 4096, [Input::Q8, Input::Q8]);
+    add(DType::Q8_0, 2, 32, 64, [Input::Q8, Input::F32]);
+    add(DType::F16, 3, 64, 72, [Input::F32, Input::Q8]);
+    add(DType::F16, 2, 64, 72, [Input::F32, Input::F32]);
+    add(DType::Q4_0, 8, 96, 1376, [Input::Tiles, Input::Tiles]);
+    add(DType::Q6_K, 29, 64, 512, [Input::Tiles, Input::F32]);
     cases
 }

@@ -4,6 +4,7 @@
 use super::host::Host;
 use super::kernel::{Binding, expect_shape, read, write};
 use crate::error::Result;
+use crate::shader::Spec;
 use crate::tensor::Tensor;
 
 /// Elements that share a scale.
@@ -18,6 +19,40 @@ pub struct Q8 {
     pub s: Tensor,
 }
 
+/// Halves of up to 32 rows in tiles of 16 columns, as cooperative matrices load them: the order that
+/// `shaders/lib/skinny.wgsl` takes and `shaders/lib/output/tiles.wgsl` writes.
+#[derive(Clone, Debug)]
+pub struct Tiles {
+    /// `x[K / 16, 16 · tile_rows]` in f16: tiles, each row after row; K a multiple of 32, tile_rows of 16.
+    pub x: Tensor,
+    /// Rows that count; those of `x` behind them hold anything.
+    pub rows: usize,
+}
+
+impl Tiles {
+    /// The most rows.
+    pub const MAX_ROWS: usize = 32;
+
+    /// The shape of `x` for `rows` rows of `cols`.
+    pub fn shape(rows: usize, cols: usize) -> [usize; 2] {
+        [cols / 16, 16 * rows.next_multiple_of(16)]
+    }
+
+    fn cols(&self) -> usize {
+        16 * self.x.rows()
+    }
+
+    /// Rows of a tile.
+    pub(super) fn tile_rows(&self) -> usize {
+        self.rows.next_multiple_of(16)
+    }
+
+    /// Where the element of a row and a column lies.
+    fn at(&self, row: usize, col: usize) -> usize {
+        (col / 16 * self.tile_rows() + row) * 16 + col % 16
+    }
+}
+
 /// Activations as a matrix product takes them.
 #[derive(Clone, Debug)]
 pub enum Activations {
@@ -25,6 +60,8 @@ pub enum Activations {
     F32(Tensor),
     /// `x[M, K]` in f16, K a multiple of 32: what matrix products round their input to in any case.
     F16(Tensor),
+    /// Halves in tiles, for few rows on cooperative matrices.
+    Tiles(Tiles),
     /// Quantised to bytes, for integer dot products.
     Q8(Q8),
 }
@@ -34,7 +71,7 @@ impl Activations {
     pub fn bindings(&self, as_output: bool) -> Vec<Binding> {
         let bind = if as_output { write } else { read };
         match self {
-            Activations::F32(x) | Activations::F16(x) => vec![bind(x)],
+            Activations::F32(x) | Activations::F16(x) | Activations::Tiles(Tiles { x, .. }) => vec![bind(x)],
             Activations::Q8(Q8 { q, s }) => vec![bind(q), bind(s)],
         }
     }
@@ -44,12 +81,16 @@ impl Activations {
         matches!(self, Activations::Q8(_))
     }
 
-    /// The file that writes blocks of them, for a shader's slot.
-    pub(super) fn output(&self) -> &'static str {
+    /// The file that writes them, in the slot `output` of a shader, and the constants that it takes.
+    pub(super) fn output(&self, spec: Spec) -> Spec {
         match self {
-            Activations::F32(_) => "output/f32",
-            Activations::F16(_) => "output/f16",
-            Activations::Q8(_) => "output/q8",
+            Activations::F32(_) => spec.slot("output", "output/f32"),
+            Activations::F16(_) => spec.slot("output", "output/f16"),
+            Activations::Q8(_) => spec.slot("output", "output/q8"),
+            Activations::Tiles(tiles) => spec
+                .slot("output", "output/tiles")
+                .constant("OUT_COLS", tiles.cols() as u32)
+                .constant("OUT_ROWS", tiles.tile_rows() as u32),
         }
     }
 
@@ -57,6 +98,7 @@ impl Activations {
     pub fn dims(&self) -> (usize, usize) {
         match self {
             Activations::F32(x) | Activations::F16(x) => (x.rows(), x.cols()),
+            Activations::Tiles(tiles) => (tiles.rows, tiles.cols()),
             Activations::Q8(Q8 { q, .. }) => (q.rows(), 4 * q.cols()),
         }
     }
@@ -73,6 +115,16 @@ impl Activations {
                     format!("{argument}: {cols} columns, expected a multiple of {BLOCK} for halves")
                 })?;
                 expect_shape(kernel, argument, x.shape(), &[rows, cols])
+            }
+            Activations::Tiles(Tiles { x, rows: count }) => {
+                let fits = *count == rows && (1..=Tiles::MAX_ROWS).contains(count) && cols.is_multiple_of(BLOCK);
+                super::kernel::expect(kernel, fits, || {
+                    let most = Tiles::MAX_ROWS;
+                    format!(
+                        "{argument}: {count} rows of {cols} in tiles, expected {rows}, 1 to {most}, of a multiple of {BLOCK}"
+                    )
+                })?;
+                expect_shape(kernel, argument, x.shape(), &Tiles::shape(rows, cols))
             }
             Activations::Q8(Q8 { q, s }) => {
                 super::kernel::expect(kernel, cols.is_multiple_of(BLOCK), || {
@@ -91,6 +143,10 @@ impl Activations {
     pub fn values(&self, host: &Host) -> Result<Vec<f32>> {
         match self {
             Activations::F32(x) | Activations::F16(x) => host.floats(x),
+            Activations::Tiles(tiles) => {
+                let (values, cols) = (host.words::<half::f16>(&tiles.x)?, tiles.cols());
+                Ok((0..tiles.rows * cols).map(|i| values[tiles.at(i / cols, i % cols)].to_f32()).collect())
+            }
             Activations::Q8(Q8 { q, s }) => {
                 let (q, s) = (host.bytes(q)?, host.words::<f32>(s)?);
                 Ok(q.iter().enumerate().map(|(i, &q)| f32::from(q as i8) * s[i / BLOCK * 2]).collect())
@@ -109,6 +165,14 @@ impl Activations {
                 let halves: Vec<half::f16> =
                     values.iter().map(|v| half::f16::from_f32(v.clamp(-65504.0, 65504.0))).collect();
                 host.set(x, &halves)
+            }
+            Activations::Tiles(tiles) => {
+                let mut halves: Vec<half::f16> = host.words(&tiles.x)?;
+                for (i, value) in values.iter().enumerate() {
+                    let at = tiles.at(i / tiles.cols(), i % tiles.cols());
+                    halves[at] = half::f16::from_f32(value.clamp(-65504.0, 65504.0));
+                }
+                host.set(&tiles.x, &halves)
             }
             Activations::Q8(Q8 { q, s }) => {
                 let (bytes, scales) = pack(values);

@@ -3,7 +3,7 @@
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read};
 use super::q8::Activations;
-use super::rms_norm::{f16_output, q8_output};
+use super::rms_norm::{f16_output, q8_output, tiles_output};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
@@ -48,8 +48,8 @@ impl Kernel for Swiglu {
         let spec = Spec::new("swiglu", Target::of(profile))
             .constant("K", self.cols() as u32)
             .constant("WORKGROUP", WORKGROUP)
-            .slot("output", self.y.output())
             .trusted();
+        let spec = self.y.output(spec);
         if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec }
     }
 
@@ -98,6 +98,10 @@ pub fn cases() -> Vec<Case> {
     let x = builder.random(&[3, 2 * 96]);
     let y = f16_output(&mut builder, 3, 96);
     cases.push(builder.case("3x96 f16", Swiglu { x, y }));
+    let mut builder = CaseBuilder::new(12);
+    let x = builder.random(&[3, 2 * 96]);
+    let y = tiles_output(&mut builder, 3, 96);
+    cases.push(builder.case("3x96 tiles", Swiglu { x, y }));
     // exp(-gate) is infinite below -88; the quotient must be -0, not NaN.
     let mut builder = CaseBuilder::new(10);
     let x = builder.floats(&[1, 16], &[-200.0, -100.0, 100.0, 0.0, -88.0, 3.0, -3.0, 1e-20, 1., 1., 1., 1., 1., 1., 1., 1.]);

@@ -6,19 +6,19 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::add_bias::AddBias;
 use crate::kernels::matmul::Matmul;
-use crate::kernels::matvec::{MAX_COLUMNS, Matvec};
+use crate::kernels::matvec::{MAX_COLUMNS, Matvec, wants_tiles};
 use crate::kernels::matvec_residual::MatvecResidual;
 use crate::kernels::matvec_swiglu::MatvecSwiglu;
 use crate::kernels::normed::{Normed, Squares};
-use crate::kernels::q8::{Activations, BLOCK, Q8};
+use crate::kernels::q8::{Activations, BLOCK, Q8, Tiles};
 use crate::kernels::rms_norm::RmsNorm;
 use crate::kernels::swiglu::Swiglu;
 use crate::plan::Builder;
 use crate::tensor::Tensor;
 
-/// New activations for the input of some matrices: quantised where all of them profit, that is where there are few rows,
-/// the device has integer dot products and every matrix is quantised; f16 where there are many and products round to it; else
-/// f32.
+/// New activations for the input of some matrices: tiles of halves for up to 32 rows where the device multiplies cooperative
+/// matrices; quantised where all matrices profit, that is where there are few rows, the device has integer dot products and
+/// every matrix is quantised; f16 where there are many and products round to it; else f32.
 pub fn input<'a>(
     builder: &mut Builder,
     rows: usize,
@@ -26,7 +26,9 @@ pub fn input<'a>(
     matrices: impl IntoIterator<Item = &'a Matrix>,
 ) -> Activations {
     let integer = builder.profile().features.integer_dot && rows <= MAX_COLUMNS && cols.is_multiple_of(BLOCK);
-    if integer && matrices.into_iter().all(|matrix| matrix.dtype.is_quantized()) {
+    if wants_tiles(builder.profile(), rows) && cols.is_multiple_of(BLOCK) {
+        Activations::Tiles(Tiles { x: builder.activation(DType::F16, Tiles::shape(rows, cols)), rows })
+    } else if integer && matrices.into_iter().all(|matrix| matrix.dtype.is_quantized()) {
         Activations::Q8(Q8 {
             q: builder.activation(DType::U32, [rows, cols / 4]),
             s: builder.activation(DType::F32, [rows, cols / BLOCK, 2]),
@@ -37,6 +39,11 @@ pub fn input<'a>(
     } else {
         Activations::F32(builder.activation(DType::F32, [rows, cols]))
     }
+}
+
+/// Whether `matvec` and its kin take them.
+fn few(x: &Activations) -> bool {
+    matches!(x, Activations::Tiles(_)) || x.dims().0 <= MAX_COLUMNS
 }
 
 /// `y (+)= x · wᵀ` for every matrix of a group.
@@ -55,9 +62,9 @@ pub fn linear(
         for (first, part) in &matrix.parts {
             let y_offset = start + first;
             let (w, y) = (part.clone(), y.clone());
-            match x.values.dims().0 > MAX_COLUMNS {
-                true => builder.step(label, Matmul { w, x: x.values.clone(), y, y_offset, accumulate })?,
-                false => builder.step(label, Matvec { w, x: x.clone(), y, y_offset, accumulate })?,
+            match few(&x.values) {
+                true => builder.step(label, Matvec { w, x: x.clone(), y, y_offset, accumulate })?,
+                false => builder.step(label, Matmul { w, x: x.values.clone(), y, y_offset, accumulate })?,
             }
         }
     }
@@ -94,7 +101,7 @@ pub fn residual_and_norm<'a>(
         group.iter().flat_map(|(start, matrix)| matrix.parts.iter().map(move |(first, part)| (start + first, part)));
     let whole = width.is_multiple_of(BLOCK)
         && parts.all(|(first, part)| first.is_multiple_of(BLOCK) && part.rows().is_multiple_of(BLOCK));
-    if rows > MAX_COLUMNS || bias.is_some() || !whole {
+    if !few(&x) || bias.is_some() || !whole {
         linear(builder, label, group, &x.into(), residual, true)?;
         if let Some(bias) = bias {
             let kernel = AddBias { bias: bias.clone(), y: residual.clone(), y_offset: 0 };
@@ -134,17 +141,17 @@ pub fn gated<'a>(
     width: usize,
     next: impl IntoIterator<Item = &'a Matrix>,
 ) -> Result<Activations> {
-    let (rows, _) = x.values.dims();
-    let y = input(builder, rows, width, next);
+    let y = input(builder, x.values.dims().0, width, next);
     if let [(_, Matrix { parts, .. })] = &group[..]
         && let [(_, w)] = &parts[..]
-        && rows <= MAX_COLUMNS
+        && few(&x.values)
+        && !(y.is_q8() && matches!(x.values, Activations::Tiles(_)))
         && width.is_multiple_of(BLOCK)
     {
         builder.step(label, MatvecSwiglu { w: w.clone(), x: x.clone(), y: y.clone() })?;
         return Ok(y);
     }
-    let gate_up = builder.activation(DType::F32, [rows, 2 * width]);
+    let gate_up = builder.activation(DType::F32, [x.values.dims().0, 2 * width]);
     linear(builder, label, group, x, &gate_up, false)?;
     builder.step(format!("{label}_swiglu"), Swiglu { x: gate_up, y: y.clone() })?;
     Ok(y)

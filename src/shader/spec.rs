@@ -27,7 +27,7 @@ impl Target {
     }
 }
 
-/// An ability of the hardware that a shader is written for; `#ifdef` takes its name.
+/// What a shader is written for: an ability of the hardware, or how its input lies. `#ifdef` takes the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(non_camel_case_types, reason = "spelled as in the shaders")]
 pub enum Flag {
@@ -39,11 +39,13 @@ pub enum Flag {
     COOP_MATRIX,
     /// `dot4I8Packed` as one instruction.
     DOT4,
+    /// Input in tiles of halves.
+    TILES,
 }
 
 impl Flag {
     /// Every flag.
-    pub const ALL: [Flag; 4] = [Flag::F16, Flag::SUBGROUPS, Flag::COOP_MATRIX, Flag::DOT4];
+    pub const ALL: [Flag; 5] = [Flag::F16, Flag::SUBGROUPS, Flag::COOP_MATRIX, Flag::DOT4, Flag::TILES];
 
     /// The name that `#ifdef` takes.
     pub fn name(self) -> &'static str {
@@ -52,6 +54,7 @@ impl Flag {
             Flag::SUBGROUPS => "SUBGROUPS",
             Flag::COOP_MATRIX => "COOP_MATRIX",
             Flag::DOT4 => "DOT4",
+            Flag::TILES => "TILES",
         }
     }
 

@@ -1,0 +1,18 @@
+// Results as halves in tiles of 16 columns, which cooperative matrices load as they lie; what a half cannot hold becomes
+// the largest that it can. OUT_COLS columns, OUT_ROWS rows a tile.
+
+@group(0) @binding(OUTPUT) var<storage, read_write> out: array<vec2<u32>>; // out[N / 16, OUT_ROWS, 4]
+
+// index counts vectors of [M, N / 4].
+fn put_vector(index: u32, value: vec4<f32>) {
+    let v = clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0));
+    let row = index / (OUT_COLS / 4u);
+    let i = index % (OUT_COLS / 4u);
+    out[(i / 4u * OUT_ROWS + row) * 4u + i % 4u] = vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw));
+}
+
+fn put_block(index: u32, values: array<vec4<f32>, 8>) {
+    for (var i = 0u; i < 8u; i++) {
+        put_vector(8u * index + i, values[i]);
+    }
+}
