@@ -60,7 +60,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, pooling: None, normalize: None, max_tokens: None, batch_tokens: 16_384, plain: false }
+        Self { dtype: None, pooling: None, normalize: None, max_tokens: None, batch_tokens: 8192, plain: false }
     }
 }
 
