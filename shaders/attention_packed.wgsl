@@ -8,8 +8,10 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>; // rows[M] = (token, position, start, end)
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // qkv[M, 3 * HEADS * HEAD_DIM]
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // y[M, HEADS * HEAD_DIM]
 @group(1) @binding(0) var<uniform> params: Params;
+
+const OUTPUT: u32 = 2u;
+#import output
 
 const LOWEST: f32 = -3e38;
 

@@ -1,4 +1,5 @@
-// x = layer_norm(x + add) * weight + bias, in place, one workgroup a row. A row stays in registers between the sums.
+// x = layer_norm(x + add) * weight + bias, in place, one workgroup a row; where asked for the same as halves beside it. A
+// row stays in registers between the sums.
 #import reduce
 
 struct Params {
@@ -12,6 +13,9 @@ struct Params {
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>; // bias[K]
 @group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>; // x[M, K]
 @group(1) @binding(0) var<uniform> params: Params;
+
+const OUTPUT: u32 = 5u;
+#import output
 
 const VECTORS = K / 4u;
 const HELD = (VECTORS + WORKGROUP - 1u) / WORKGROUP;
@@ -48,7 +52,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var i = 0u; i < HELD; i++) {
         let at = lane + i * WORKGROUP;
         if VECTORS % WORKGROUP == 0u || at < VECTORS {
-            x[row * VECTORS + at] = held[i] * scale * weight[at] + bias[at];
+            let value = held[i] * scale * weight[at] + bias[at];
+            x[row * VECTORS + at] = value;
+            put_vector(row * VECTORS + at, value);
         }
     }
 }

@@ -29,8 +29,10 @@ pub use stream::{Embedded, VectorStream};
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::format::source::MaybeSend;
 use crate::generate::LoadProgress;
 use crate::gpu::readback::Pending;
+use crate::gpu::pipeline::Uncompiled;
 use crate::gpu::{Buffer, Context};
 use crate::models::bert::plan::{Bert, Phase, Ports, most_rows};
 use crate::models::bert::{Config, Pooling};
@@ -60,7 +62,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, pooling: None, normalize: None, max_tokens: None, batch_tokens: 16_384, plain: false }
+        Self { dtype: None, pooling: None, normalize: None, max_tokens: None, batch_tokens: 8192, plain: false }
     }
 }
 
@@ -121,7 +123,7 @@ impl Embedder {
         context: &Context,
         files: ModelFiles,
         options: &LoadOptions,
-        mut progress: impl FnMut(LoadProgress) + Send,
+        mut progress: impl FnMut(LoadProgress) + MaybeSend,
     ) -> Result<Self> {
         let files::Read { config, tensors, tokenizer, settings } = files.read(options.dtype).await?;
         if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&size| size > config.vocab_size) {
@@ -182,6 +184,16 @@ impl Embedder {
     /// Tokens of the longest text that is not cut, those that start and end it among them.
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
+    }
+
+    /// The format of the matrices.
+    pub fn dtype(&self) -> DType {
+        self.bert.dtype()
+    }
+
+    /// Tokens that are computed together.
+    pub fn batch_tokens(&self) -> usize {
+        self.batch_tokens
     }
 
     /// How rows become a vector.
@@ -295,13 +307,27 @@ impl Embedder {
         Phase { rows, texts, pooling: self.pooling, normalize: self.normalize, f16: !self.plain }
     }
 
-    fn plan(&self, phase: Phase) -> Result<(Plan, Ports)> {
+    fn written(&self, phase: Phase) -> Result<(Builder, Ports)> {
         let mut builder = Builder::new(&self.context);
         if self.plain {
             builder = builder.clipped(&Profile::by_name("webgpu-baseline")?);
         }
         let ports = self.bert.write(&mut builder, &self.context, phase)?;
+        Ok((builder, ports))
+    }
+
+    fn plan(&self, phase: Phase) -> Result<(Plan, Ports)> {
+        let (builder, ports) = self.written(phase)?;
         Ok((builder.finish()?, ports))
+    }
+
+    /// Shaders of the plan for `count` texts of `tokens` each that the device has not compiled yet, to be compiled side by
+    /// side where that can be done.
+    ///
+    /// # Errors
+    /// `Shape` or `OutOfMemory` where it is beyond the device's limits.
+    pub fn uncompiled(&self, tokens: usize, count: usize) -> Result<Vec<Uncompiled>> {
+        self.written(self.phase(bucket(tokens * count, count, self.batch_tokens)))?.0.uncompiled()
     }
 
     /// The plan that `count` texts of `tokens` each are computed with: for timing and tracing.

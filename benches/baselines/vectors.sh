@@ -10,7 +10,7 @@ arguments=(--suite embed,search --encoder "$model" --output "$output")
 if "$python" -c 'import torch, sentence_transformers; assert torch.cuda.is_available()'; then
     script=benches/baselines/vectors_baseline.py
     arguments+=(--baseline "pytorch-cuda=$python $script embed {model} {n_prompt} {batch}"
-                --baseline "pytorch-cuda=$python $script search {batch}")
+                --baseline "pytorch-cuda=$python $script search {model} {batch}")
 else
     echo "vectors.sh: $python has no torch with CUDA and sentence-transformers: no baselines" >&2
 fi

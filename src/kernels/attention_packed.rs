@@ -2,9 +2,10 @@
 //! online softmax (Dao et al. 2022, FlashAttention).
 
 use super::host::Host;
-use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
+use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read};
 use super::matmul::cooperative;
 use super::packed;
+use super::q8::Activations;
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
@@ -47,8 +48,8 @@ pub struct AttentionPacked {
     pub rows: Tensor,
     /// `qkv[M, 3 · H · head_dim]`: queries, keys, values.
     pub qkv: Tensor,
-    /// `y[M, H · head_dim]`; rows that are no text's become zero.
-    pub y: Tensor,
+    /// `y[M, H · head_dim]`, not quantised; rows that are no text's become zero.
+    pub y: Activations,
     /// H.
     pub heads: usize,
     /// Whether operands may be rounded to f16 where the device has it; sums are f32.
@@ -60,14 +61,21 @@ params! {
 }
 
 impl AttentionPacked {
+    /// H · head_dim.
+    fn width(&self) -> usize {
+        self.y.dims().1
+    }
+
     fn head_dim(&self) -> usize {
-        self.y.cols() / self.heads.max(1)
+        self.width() / self.heads.max(1)
     }
 
     fn unit(&self, profile: &Profile) -> Unit {
         let head_dim = self.head_dim();
         let lanes = Unit::Lanes { f16: self.f16 && profile.features.f16 };
-        let Some((side, subgroup)) = cooperative(profile).filter(|_| self.f16) else { return lanes };
+        // As in `attention_prefill`, matrices of 16 are not used: NVIDIA's driver gives wrong sums with them.
+        let usable = |&(side, _): &(u32, u32)| self.f16 && side == 8;
+        let Some((side, subgroup)) = cooperative(profile).filter(usable) else { return lanes };
         let (side, subgroup) = (side as usize, subgroup as usize);
         let limits = &profile.limits;
         // The shader names 8 matrices of sums; a row is shared by whole vectors of four keys.
@@ -88,11 +96,13 @@ impl Kernel for AttentionPacked {
     }
 
     fn check(&self) -> Result<()> {
-        let (name, m) = (self.name(), self.y.rows());
+        let (name, (m, width)) = (self.name(), self.y.dims());
+        expect(name, !self.y.is_q8(), || "y is quantised, expected floats".to_owned())?;
+        self.y.check(name, "y", m, width)?;
         expect_shape(name, "rows", self.rows.shape(), &[m, 4])?;
-        expect_shape(name, "qkv", self.qkv.shape(), &[m, 3 * self.y.cols()])?;
-        expect(name, m > 0 && self.heads > 0 && self.head_dim() * self.heads == self.y.cols(), || {
-            format!("y has shape {:?}, expected rows of {} heads", self.y.shape(), self.heads)
+        expect_shape(name, "qkv", self.qkv.shape(), &[m, 3 * width])?;
+        expect(name, m > 0 && self.heads > 0 && self.head_dim() * self.heads == width, || {
+            format!("y has {m} rows of {width}, expected rows of {} heads", self.heads)
         })?;
         let head_dim = self.head_dim();
         expect(name, (8..=256).contains(&head_dim) && head_dim.is_multiple_of(8), || {
@@ -104,23 +114,19 @@ impl Kernel for AttentionPacked {
         let spec = Spec::new("attention_packed", Target::of(profile))
             .constant("HEADS", self.heads as u32)
             .constant("HEAD_DIM", self.head_dim() as u32)
+            .slot("output", self.y.output())
             .trusted();
         let (side, subgroup, keys) = match self.unit(profile) {
             Unit::Lanes { f16: true } => return spec.flag(Flag::F16).alias("Vec4", "vec4<f16>"),
             Unit::Lanes { f16: false } => return spec.alias("Vec4", "vec4<f32>"),
             Unit::Cooperative { side, subgroup, keys } => (side as u32, subgroup as u32, keys as u32),
         };
-        let [a, b, c] = if side == 16 {
-            ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]
-        } else {
-            ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"]
-        };
         spec.flag(Flag::F16)
             .flag(Flag::SUBGROUPS)
             .flag(Flag::COOP_MATRIX)
-            .alias("MatA", a)
-            .alias("MatB", b)
-            .alias("MatC", c)
+            .alias("MatA", "coop_mat8x8<f16, A>")
+            .alias("MatB", "coop_mat8x8<f16, B>")
+            .alias("MatC", "coop_mat8x8<f32, C>")
             .constant("SIDE", side)
             .constant("SUBGROUP", subgroup)
             .constant("KEYS", keys)
@@ -128,24 +134,26 @@ impl Kernel for AttentionPacked {
 
     fn params(&self) -> Params {
         let scale = std::f64::consts::LOG2_E / (self.head_dim() as f64).sqrt();
-        Uniform { rows: self.y.rows() as u32, scale: scale as f32 }.into()
+        Uniform { rows: self.y.dims().0 as u32, scale: scale as f32 }.into()
     }
 
     fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
-        [self.y.rows().div_ceil(self.unit(profile).queries()) as u32, self.heads as u32, 1]
+        [self.y.dims().0.div_ceil(self.unit(profile).queries()) as u32, self.heads as u32, 1]
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        vec![read(&self.rows), read(&self.qkv), write(&self.y)]
+        let mut bindings = vec![read(&self.rows), read(&self.qkv)];
+        bindings.extend(self.y.bindings(true));
+        bindings
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
         let (rows, qkv) = (packed::rows(&host.words(&self.rows)?), host.floats(&self.qkv)?);
-        let (head_dim, width) = (self.head_dim(), self.y.cols());
+        let (head_dim, width) = (self.head_dim(), self.width());
         let part = |row: usize, part: usize, head: usize| {
             &qkv[row * 3 * width + part * width + head * head_dim..][..head_dim]
         };
-        let mut y = vec![0.0; self.y.len()];
+        let mut y = vec![0.0; rows.len() * width];
         for (r, row) in rows.iter().enumerate() {
             for head in 0..self.heads {
                 let q = part(r, 0, head);
@@ -166,7 +174,7 @@ impl Kernel for AttentionPacked {
                 out.iter_mut().zip(sums).for_each(|(out, sum)| *out = sum as f32);
             }
         }
-        host.set(&self.y, &y)
+        self.y.set(host, &y)
     }
 }
 
@@ -176,14 +184,15 @@ pub fn cases() -> Vec<Case> {
     for f16 in [false, true] {
         // Scores that span hundreds, so that maxima rise from tile to tile; in f16 what it can tell apart.
         let large = if f16 { 1.5 } else { 6.0 };
-        for (heads, head_dim, lengths, unused, magnitude) in [
-            (1, 8, &[1][..], 0, 1.0),
-            (2, 32, &[64, 64], 0, 1.0),
-            (3, 32, &[1, 2, 70, 5, 3, 40, 31, 33], 9, 1.0),
-            (2, 64, &[130, 3], 70, 1.0),
-            (1, 80, &[10, 90], 1, 1.0),
-            (1, 256, &[7, 61], 0, 1.0),
-            (1, 64, &[200], 0, large),
+        for (heads, head_dim, lengths, unused, magnitude, halves) in [
+            (1, 8, &[1][..], 0, 1.0, false),
+            (2, 32, &[64, 64], 0, 1.0, false),
+            (3, 32, &[1, 2, 70, 5, 3, 40, 31, 33], 9, 1.0, false),
+            (3, 32, &[1, 2, 70, 5, 3, 40, 31, 33], 9, 1.0, true),
+            (2, 64, &[130, 3], 70, 1.0, true),
+            (1, 80, &[10, 90], 1, 1.0, false),
+            (1, 256, &[7, 61], 0, 1.0, false),
+            (1, 64, &[200], 0, large, false),
         ] {
             let texts: Vec<Vec<u32>> = lengths.iter().map(|&length| vec![1; length]).collect();
             let texts: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
@@ -195,24 +204,29 @@ pub fn cases() -> Vec<Case> {
             for row in values.chunks_exact_mut(3 * width) {
                 row[..2 * width].iter_mut().for_each(|v| *v *= magnitude);
             }
+            // Sums in f32: relative errors near 1e-6; exponents of 2^x for scores of hundreds are off by 2^-24 times
+            // as much. Operands in f16 are off by 2^-12: a score of 10 by 0.003, and with it its weight by as much of
+            // itself; large scores by more. Results as halves are off by 2^-12, squared 6e-8.
+            let limit = match (f16, magnitude > 1.0) {
+                (false, false) => 1e-10,
+                (false, true) => 1e-8,
+                (true, false) => 3e-6,
+                (true, true) => 1e-5,
+            };
+            let y = match halves {
+                true => Activations::F16(builder.halves_output(&[rows, width], Compare::HalfNmse(limit + 1e-7))),
+                false => Activations::F32(builder.output(&[rows, width], Compare::Nmse(limit))),
+            };
             let kernel = AttentionPacked {
                 rows: builder.words(&[rows, 4], &words),
                 qkv: builder.floats(&[rows, 3 * width], &values),
-                // Sums in f32: relative errors near 1e-6; exponents of 2^x for scores of hundreds are off by 2^-24 times
-                // as much. Operands in f16 are off by 2^-12: a score of 10 by 0.003, and with it its weight by as much of
-                // itself; large scores by more.
-                y: builder.output(&[rows, width], match (f16, magnitude > 1.0) {
-                    (false, false) => Compare::Nmse(1e-10),
-                    (false, true) => Compare::Nmse(1e-8),
-                    (true, false) => Compare::Nmse(3e-6),
-                    (true, true) => Compare::Nmse(1e-5),
-                }),
+                y,
                 heads,
                 f16,
             };
             let large = if magnitude > 1.0 { ", large scores" } else { "" };
-            let name = format!("{lengths:?}+{unused} {heads}x{head_dim}{large}{}", if f16 { ", f16" } else { "" });
-            cases.push(builder.case(name, kernel));
+            let (f16, halves) = (if f16 { ", f16" } else { "" }, if halves { " to f16" } else { "" });
+            cases.push(builder.case(format!("{lengths:?}+{unused} {heads}x{head_dim}{large}{f16}{halves}"), kernel));
         }
     }
     cases
@@ -221,17 +235,24 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::profile::Element;
 
     #[test]
     fn the_variant_follows_from_profile_and_head() {
         let [h100, gtx, baseline] = ["h100", "gtx-1660", "webgpu-baseline"].map(|name| Profile::by_name(name).unwrap());
-        let cooperative = |keys| Unit::Cooperative { side: 16, subgroup: 32, keys };
+        let mut eight = h100.clone();
+        eight.cooperative_matrices.retain(|shape| shape.acc == Element::F32);
+        for shape in &mut eight.cooperative_matrices {
+            (shape.m, shape.n, shape.k) = (8, 8, 8);
+        }
+        let cooperative = |keys| Unit::Cooperative { side: 8, subgroup: 32, keys };
         for (profile, head_dim, f16, expected) in [
-            (&h100, 32, true, cooperative(64)),
-            (&h100, 64, true, cooperative(32)),
-            (&h100, 256, true, Unit::Lanes { f16: true }),
-            (&h100, 32, false, Unit::Lanes { f16: false }),
-            (&h100, 40, true, Unit::Lanes { f16: true }),
+            (&eight, 32, true, cooperative(64)),
+            (&eight, 64, true, cooperative(64)),
+            (&eight, 40, true, cooperative(64)),
+            (&eight, 72, true, Unit::Lanes { f16: true }),
+            (&eight, 32, false, Unit::Lanes { f16: false }),
+            (&h100, 32, true, Unit::Lanes { f16: true }),
             (&gtx, 64, true, Unit::Lanes { f16: true }),
             (&baseline, 64, true, Unit::Lanes { f16: false }),
         ] {
@@ -239,7 +260,7 @@ mod tests {
             let kernel = AttentionPacked {
                 rows: builder.words(&[1, 4], &[0, 0, 0, 1]),
                 qkv: builder.random(&[1, 3 * head_dim]),
-                y: builder.random(&[1, head_dim]),
+                y: Activations::F32(builder.random(&[1, head_dim])),
                 heads: 1,
                 f16,
             };

@@ -4,6 +4,7 @@
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid, read, write};
 use super::packed::{self, PackedRow};
+use super::q8::Activations;
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
@@ -24,6 +25,8 @@ pub struct LayerNorm {
     pub bias: Tensor,
     /// `x[M, K]`, read and overwritten; K a multiple of 4.
     pub x: Tensor,
+    /// `halves[M, K]`: the same in f16, for matrix products that round their input to it; K a multiple of 32.
+    pub halves: Option<Tensor>,
     /// Added to the variance.
     pub eps: f32,
 }
@@ -51,6 +54,9 @@ impl Kernel for LayerNorm {
         expect_shape("layer_norm", "weight", self.weight.shape(), &[cols])?;
         expect_shape("layer_norm", "bias", self.bias.shape(), &[cols])?;
         expect_shape("layer_norm", "add", self.add.shape(), &[self.add.rows(), cols])?;
+        if let Some(halves) = &self.halves {
+            Activations::F16(halves.clone()).check("layer_norm", "halves", rows, cols)?;
+        }
         expect("layer_norm", self.eps >= 0.0, || format!("eps {}: expected a number from 0", self.eps))
     }
 
@@ -59,6 +65,7 @@ impl Kernel for LayerNorm {
             .constant("K", self.x.cols() as u32)
             .constant("BY_POSITION", self.add.rows() > 1)
             .constant("WORKGROUP", workgroup(self.x.cols()))
+            .slot("output", if self.halves.is_some() { "output/f16" } else { "output/none" })
             .trusted();
         if profile.features.subgroups { spec.flag(Flag::SUBGROUPS) } else { spec }
     }
@@ -72,7 +79,10 @@ impl Kernel for LayerNorm {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        vec![read(&self.add), read(&self.rows), read(&self.weight), read(&self.bias), write(&self.x)]
+        let mut bindings =
+            vec![read(&self.add), read(&self.rows), read(&self.weight), read(&self.bias), write(&self.x)];
+        bindings.extend(self.halves.as_ref().map(write));
+        bindings
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
@@ -90,6 +100,9 @@ impl Kernel for LayerNorm {
                 *out = ((values[i] - mean) * scale * f64::from(weight[i]) + f64::from(bias[i])) as f32;
             }
         }
+        if let Some(halves) = &self.halves {
+            Activations::F16(halves.clone()).set(host, &x)?;
+        }
         host.set(&self.x, &x)
     }
 }
@@ -97,7 +110,14 @@ impl Kernel for LayerNorm {
 /// Cases for the harness.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (rows, cols, table) in [(1, 8, 1), (5, 72, 9), (3, 384, 1), (7, 384, 16), (2, 1024, 4), (3, 4100, 1)] {
+    for (rows, cols, table, to_halves) in [
+        (1, 8, 1, false),
+        (5, 72, 9, false),
+        (3, 384, 1, true),
+        (7, 384, 16, false),
+        (2, 1024, 4, true),
+        (3, 4100, 1, false),
+    ] {
         let mut builder = CaseBuilder::new(cols as u64);
         let words: Vec<u32> = (0..rows as u32).flat_map(|m| [9, (m * 5) % table as u32, 0, 0]).collect();
         let kernel = LayerNorm {
@@ -106,11 +126,14 @@ pub fn cases() -> Vec<Case> {
             weight: builder.random(&[cols]),
             bias: builder.random(&[cols]),
             x: builder.random(&[rows, cols]),
+            // Rounded to 11 bits: off by 2^-12 / √3 of itself, squared 2e-8.
+            halves: to_halves.then(|| builder.halves_output(&[rows, cols], Compare::HalfNmse(1e-7))),
             eps: 1e-12,
         };
         // Sums of up to 4100 terms in f32 and inverseSqrt to 2 ulp: relative errors near 1e-6, squared 1e-12.
         builder.updated(&kernel.x, Compare::Nmse(1e-11));
-        cases.push(builder.case(format!("{rows}x{cols} + {table}"), kernel));
+        let halves = if to_halves { " and f16" } else { "" };
+        cases.push(builder.case(format!("{rows}x{cols} + {table}{halves}"), kernel));
     }
     cases
 }

@@ -65,6 +65,7 @@ fn row(object: &Map<String, Value>, engine: &str, request: &Request, load_ms: Op
         name: text("name"),
         texts_per_second: number(object, "texts_per_second"),
         queries_per_second: number(object, "queries_per_second"),
+        check: text("check"),
         note: text("note"),
         tokens_per_second,
         load_ms,

@@ -50,7 +50,7 @@ pub struct EncoderArgs {
     #[arg(long, value_name = "NAME")]
     prompt: Option<String>,
     /// Tokens computed together
-    #[arg(long, value_name = "N", default_value_t = 16_384)]
+    #[arg(long, value_name = "N", default_value_t = LoadOptions::default().batch_tokens)]
     batch_tokens: usize,
     /// Compute everything plainly in f32: the path that others are checked against
     #[arg(long)]

@@ -201,7 +201,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let query = first + own;
     if query < params.rows {
         for (var column = way; column < COLUMNS; column += WAYS) {
-            y[query * HEADS * COLUMNS + head + column] = scores[own * S_PITCH + column] * inverse;
+            put_vector(query * HEADS * COLUMNS + head + column, scores[own * S_PITCH + column] * inverse);
         }
     }
 }

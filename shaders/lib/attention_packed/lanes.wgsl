@@ -171,7 +171,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if query < params.rows {
             for (var c = 0u; c < V_STEPS; c++) {
                 if 16u * c + tx < COLUMNS {
-                    y[query * HEADS * COLUMNS + head + 16u * c + tx] = acc[c][i] * inverse[i];
+                    put_vector(query * HEADS * COLUMNS + head + 16u * c + tx, acc[c][i] * inverse[i]);
                 }
             }
         }

@@ -11,8 +11,8 @@ use crate::kernels::embed::Embed;
 use crate::kernels::layer_norm::LayerNorm;
 use crate::kernels::matmul::{Matmul, MatmulBias};
 use crate::kernels::pool::{Pool, Rows};
-use crate::kernels::q8::Activations;
-use crate::models::weights::{Group, Loader, Matrix, TensorFile, Weights, upload_floats, upload_words};
+use crate::kernels::q8::{Activations, BLOCK};
+use crate::models::weights::{Group, Loader, Matrix, Progress, TensorFile, Weights, upload_floats, upload_words};
 use crate::plan::Builder;
 use crate::profile::Profile;
 use crate::tensor::Tensor;
@@ -72,7 +72,7 @@ pub struct Phase {
     pub pooling: Pooling,
     /// Whether vectors are divided by their length.
     pub normalize: bool,
-    /// Whether attention may round to f16.
+    /// Whether attention may round to f16, and what matrix products read is kept in it, where the device has it.
     pub f16: bool,
 }
 
@@ -85,7 +85,7 @@ impl Bert {
         context: &Context,
         config: Config,
         file: Arc<TensorFile>,
-        progress: &mut (dyn FnMut(u64) + Send),
+        progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let (d, ff) = (config.d_model, config.d_ff);
         let positions = position_table(&config, &file).await?;
@@ -124,6 +124,11 @@ impl Bert {
         &self.config
     }
 
+    /// The format of the matrices.
+    pub fn dtype(&self) -> DType {
+        self.embedding.dtype
+    }
+
     /// Writes the steps.
     ///
     /// # Errors
@@ -131,28 +136,35 @@ impl Bert {
     pub fn write(&self, builder: &mut Builder, context: &Context, phase: Phase) -> Result<Ports> {
         let Phase { rows: m, texts, pooling, normalize, f16 } = phase;
         let (d, ff) = (self.config.d_model, self.config.d_ff);
+        // What products round their input to anyway, in half the bytes.
+        let halves = f16 && builder.profile().features.f16 && d.is_multiple_of(BLOCK);
         let rows = upload_words(context, "rows", &vec![0; 4 * m], [m, 4])?;
         let texts = upload_words(context, "texts", &vec![0; 2 * texts], [texts, 2])?;
         let x = builder.activation(DType::F32, [m, d]);
+        let x_halves = halves.then(|| builder.activation(DType::F16, [m, d]));
+        let x_input = x_halves.clone().map_or_else(|| Activations::F32(x.clone()), Activations::F16);
         for (first, part) in &self.embedding.parts {
             builder.step("token_embd", Embed { w: part.clone(), first: *first, ids: rows.clone(), y: x.clone() })?;
         }
-        builder.step("token_embd_norm", self.norm(&self.embedding_norm, &x, &rows))?;
+        builder.step("token_embd_norm", self.norm(&self.embedding_norm, &x, &x_halves, &rows))?;
         for (i, layer) in self.layers.iter().enumerate() {
             let label = |part: &str| format!("blk.{i}/{part}");
             let qkv = builder.activation(DType::F32, [m, 3 * d]);
-            with_bias(builder, &label("attn_qkv"), &layer.qkv, &x, &qkv, &layer.qkv_bias, false)?;
-            let attended = builder.activation(DType::F32, [m, d]);
+            with_bias(builder, &label("attn_qkv"), &layer.qkv, &x_input, &qkv, &layer.qkv_bias, false)?;
+            let attended = match halves {
+                true => Activations::F16(builder.activation(DType::F16, [m, d])),
+                false => Activations::F32(builder.activation(DType::F32, [m, d])),
+            };
             builder.step(
                 label("attention"),
                 AttentionPacked { rows: rows.clone(), qkv, y: attended.clone(), heads: self.config.n_heads, f16 },
             )?;
             added(builder, &label("attn_output"), &layer.attn_output, &attended, &x)?;
-            builder.step(label("attn_output_norm"), self.norm(&layer.attn_output_norm, &x, &rows))?;
+            builder.step(label("attn_output_norm"), self.norm(&layer.attn_output_norm, &x, &x_halves, &rows))?;
             let hidden = builder.activation(DType::F32, [m, ff]);
-            with_bias(builder, &label("ffn_up"), &layer.ffn_up, &x, &hidden, &layer.ffn_up_bias, true)?;
-            added(builder, &label("ffn_down"), &layer.ffn_down, &hidden, &x)?;
-            builder.step(label("layer_output_norm"), self.norm(&layer.layer_output_norm, &x, &rows))?;
+            with_bias(builder, &label("ffn_up"), &layer.ffn_up, &x_input, &hidden, &layer.ffn_up_bias, true)?;
+            added(builder, &label("ffn_down"), &layer.ffn_down, &Activations::F32(hidden), &x)?;
+            builder.step(label("layer_output_norm"), self.norm(&layer.layer_output_norm, &x, &x_halves, &rows))?;
         }
         let vectors = builder.activation(DType::F32, [texts.rows(), d]);
         let pooled = match pooling {
@@ -165,13 +177,14 @@ impl Bert {
         Ok(Ports { rows, texts, vectors })
     }
 
-    fn norm(&self, norm: &Norm, x: &Tensor, rows: &Tensor) -> LayerNorm {
+    fn norm(&self, norm: &Norm, x: &Tensor, halves: &Option<Tensor>, rows: &Tensor) -> LayerNorm {
         LayerNorm {
             add: norm.add.clone(),
             rows: rows.clone(),
             weight: norm.weight.clone(),
             bias: norm.bias.clone(),
             x: x.clone(),
+            halves: halves.clone(),
             eps: self.config.eps,
         }
     }
@@ -201,7 +214,7 @@ fn with_bias(
     builder: &mut Builder,
     label: &str,
     group: &Group,
-    x: &Tensor,
+    x: &Activations,
     y: &Tensor,
     bias: &Tensor,
     gelu: bool,
@@ -211,16 +224,21 @@ fn with_bias(
 }
 
 /// `y += x · wᵀ`.
-fn added(builder: &mut Builder, label: &str, group: &Group, x: &Tensor, y: &Tensor) -> Result<()> {
+fn added(builder: &mut Builder, label: &str, group: &Group, x: &Activations, y: &Tensor) -> Result<()> {
     products(group, x, y, true).try_for_each(|matmul| builder.step(label, matmul))
 }
 
 /// A product for each part of the matrices.
-fn products<'a>(group: &'a Group, x: &'a Tensor, y: &'a Tensor, accumulate: bool) -> impl Iterator<Item = Matmul> + 'a {
+fn products<'a>(
+    group: &'a Group,
+    x: &'a Activations,
+    y: &'a Tensor,
+    accumulate: bool,
+) -> impl Iterator<Item = Matmul> + 'a {
     group.iter().flat_map(move |(start, matrix)| {
         matrix.parts.iter().map(move |(first, part)| Matmul {
             w: part.clone(),
-            x: Activations::F32(x.clone()),
+            x: x.clone(),
             y: y.clone(),
             y_offset: start + first,
             accumulate,

@@ -65,6 +65,12 @@ pub async fn run(arguments: &Arguments, adapter: &Adapter, context: &Context, re
     if !VECTOR_SUITES.into_iter().any(wants) {
         return Ok(());
     }
+    let own = &arguments.vectors;
+    for (name, numbers) in [("--texts", &own.texts), ("--queries", &own.queries)] {
+        if numbers.contains(&0) {
+            return Err(Error::shape(format!("{name}: found 0, expected numbers from 1")));
+        }
+    }
     let software = adapter.is_cpu();
     let repeats = arguments.repeats.unwrap_or(if software { 2 } else { 20 }).max(1);
     if context.profile().features.timestamps {
@@ -164,6 +170,8 @@ async fn search(
     }
     for &count in &settings.queries {
         let request = Request {
+            // No file: `{model}` is vectors by dimensions.
+            file: settings.model().into(),
             model: settings.model(),
             dtype: settings.dtype.name().to_owned(),
             batch: count as u64,
