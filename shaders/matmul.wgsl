@@ -36,12 +36,11 @@ const W_LOADS = (W_BLOCKS + WORKGROUP - 1u) / WORKGROUP;
 // What one invocation loads of a pair of tiles, on its way to workgroup memory.
 struct Loaded {
     x: array<XVec, X_LOADS>,
-    w: array<array<vec4<f32>, 8>, W_LOADS>,
+    w: array<Raw, W_LOADS>,
 }
 
 // Rows past the end repeat the last one, their results are not written. What lies past K counts as zero in x, so that
-// any value does in w. No branch where the loads come out even: it would keep the compiler from moving the arithmetic
-// of the dequantisation behind the multiplication.
+// any value does in w.
 fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
     var out: Loaded;
     for (var l = 0u; l < X_LOADS; l++) {
@@ -62,7 +61,7 @@ fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
         if W_BLOCKS % WORKGROUP == 0u || at < W_BLOCKS {
             let n = min(n0 + at / (TILE_K / 32u), params.n - 1u);
             let block = min(k0 / 32u + at % (TILE_K / 32u), K / 32u - 1u);
-            out.w[l] = weights_block(n * ROW_VEC4, block);
+            out.w[l] = weights_raw(n * ROW_VEC4, block);
         }
     }
     return out;
@@ -78,8 +77,9 @@ fn store(loaded: ptr<function, Loaded>, lane: u32) {
     for (var l = 0u; l < W_LOADS; l++) {
         let at = lane + l * WORKGROUP;
         if W_BLOCKS % WORKGROUP == 0u || at < W_BLOCKS {
+            var values = weights_values((*loaded).w[l]);
             for (var j = 0u; j < 8u; j++) {
-                w_tile[tile_at(at / (TILE_K / 32u), at % (TILE_K / 32u) * 8u + j)] = Vec4((*loaded).w[l][j]);
+                w_tile[tile_at(at / (TILE_K / 32u), at % (TILE_K / 32u) * 8u + j)] = Vec4(values[j]);
             }
         }
     }

@@ -12,6 +12,12 @@ struct Params {
 @group(0) @binding(INPUTS + 1u) var<storage, read_write> y: array<f32>; // y[COLUMNS, y_stride]
 @group(1) @binding(0) var<uniform> params: Params;
 
+#ifdef COOP_MATRIX
+fn prepare(lane: u32) {
+    inverse_rms_of_all(params.eps, lane);
+}
+#endif
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -21,7 +27,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         return;
     }
     products(first, first + 16u, params.rows - 1u, lane);
-    inverse_rms_of_all(params.eps, lane);
     for (var i = lane; i < 32u * COLUMNS; i += WORKGROUP) {
         let c = i / 32u;
         let n = first + i % 32u;

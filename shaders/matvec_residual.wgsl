@@ -22,6 +22,11 @@ var<workgroup> parts: array<f32, COLUMNS * BLOCK_PITCH>;
 const SIDE_BY_SIDE: u32 = WORKGROUP / LANES * TILE; // rows that are worked on at once
 #endif
 
+#ifdef COOP_MATRIX
+fn prepare(lane: u32) {
+}
+#endif
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {

@@ -20,6 +20,12 @@ var<workgroup> parts: array<f32, COLUMNS * BLOCK_PITCH>;
 const SIDE_BY_SIDE: u32 = WORKGROUP / LANES * (TILE / 2u); // results that are worked on at once
 #endif
 
+#ifdef COOP_MATRIX
+fn prepare(lane: u32) {
+    inverse_rms_of_all(params.eps, lane);
+}
+#endif
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -30,7 +36,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         return;
     }
     products(16u * own, ROWS / 2u + 16u * own, ROWS - 1u, lane);
-    inverse_rms_of_all(params.eps, lane);
     for (var i = lane; i < 4u * COLUMNS; i += WORKGROUP) {
         let c = i / 4u;
         let at = BLOCK_PITCH * c + 4u * (i % 4u);

@@ -83,7 +83,11 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
                     sum.y += dot4I8Packed(groups_of_4.q[g + 4u], high[g]);
                 }
                 let scale = s[c * (K / 32u) + block];
-                sums[t][c] += scale.x * dot(groups_of_4.scale, vec2<f32>(sum)) - groups_of_4.minimum * scale.y;
+                var product = groups_of_4.scale.x * f32(sum.x + sum.y);
+                if SCALES == 2u {
+                    product = dot(groups_of_4.scale, vec2<f32>(sum));
+                }
+                sums[t][c] += scale.x * product - groups_of_4.minimum * scale.y;
             }
         }
 #else

@@ -13,7 +13,7 @@ const LOADS: u32 = TILE_K / SUBGROUP; // sub-blocks of 32 that an invocation deq
 const BLOCK_PITCH: u32 = 33u;
 
 alias Sums = array<MatC, 4>; // rows 16 i of x, rows 16 j of w at 2 i + j
-alias Loaded = array<array<vec4<f32>, 8>, LOADS>;
+alias Loaded = array<Raw, LOADS>;
 
 var<workgroup> slab: array<vec4<f16>, SUBGROUPS_AT_WORK * 32u * PITCH>;
 var<workgroup> parts: array<f32, SUBGROUPS_AT_WORK * 256u>;
@@ -29,7 +29,7 @@ fn load(first: u32, second: u32, last: u32, k: u32, l: u32) -> Loaded {
     for (var i = 0u; i < LOADS; i++) {
         let at = l + i * SUBGROUP;
         let row = row_at(first, second, last, at / (TILE_K / 32u));
-        out[i] = weights_block(row * ROW_VEC4, min(k / 32u + at % (TILE_K / 32u), K / 32u - 1u));
+        out[i] = weights_raw(row * ROW_VEC4, min(k / 32u + at % (TILE_K / 32u), K / 32u - 1u));
     }
     return out;
 }
@@ -77,7 +77,7 @@ fn keep(values: array<f32, GATHERED>, i: u32, j: u32, lane: u32) {
     }
 }
 
-// The products of 32 rows, column m and row n at BLOCK_PITCH m + n of `parts`.
+// The products of 32 rows, column m and row n at BLOCK_PITCH m + n of `parts`. The kernel says what there is to prepare.
 fn products(first: u32, second: u32, last: u32, lane: u32) {
     let l = lane % SUBGROUP;
     let subgroup = lane / SUBGROUP;
@@ -85,14 +85,17 @@ fn products(first: u32, second: u32, last: u32, lane: u32) {
     let step = SUBGROUPS_AT_WORK * TILE_K;
     var sums: Sums;
     var next = load(first, second, last, subgroup * TILE_K, l);
+    // While the first weights are on their way.
+    prepare(lane);
     for (var k0 = 0u; k0 < K; k0 += step) {
         let k = k0 + subgroup * TILE_K;
         for (var i = 0u; i < LOADS; i++) {
             let at = l + i * SUBGROUP;
             let to = own + at / (TILE_K / 32u) * PITCH + at % (TILE_K / 32u) * 8u;
+            var values = weights_values(next[i]);
             for (var j = 0u; j < 8u; j++) {
                 // A piece past the end counts as zero.
-                slab[to + j] = vec4<f16>(select(next[i][j], vec4<f32>(0.0), K % step != 0u && k >= K));
+                slab[to + j] = vec4<f16>(select(values[j], vec4<f32>(0.0), K % step != 0u && k >= K));
             }
         }
         subgroupBarrier();

@@ -4,7 +4,7 @@
 @group(0) @binding(INPUTS) var<storage, read> squares: array<f32>; // squares[COLUMNS, SQUARES]
 
 #ifdef COOP_MATRIX
-// What each column's products are to be multiplied by, in `scales`.
+// What each column's products are to be multiplied by, in `scales`: to be read behind a barrier.
 fn inverse_rms_of_all(eps: f32, lane: u32) {
     for (var turn = 0u; turn < COLUMNS; turn += SUBGROUPS_AT_WORK) {
         let c = turn + lane / SUBGROUP;
@@ -17,7 +17,6 @@ fn inverse_rms_of_all(eps: f32, lane: u32) {
             scales[c] = select(inverseSqrt(whole / f32(X_COLS) + eps), 1.0, SQUARES == 0u);
         }
     }
-    workgroupBarrier();
 }
 #else
 // What column c's products are to be multiplied by; every invocation of the workgroup takes part.

@@ -87,6 +87,11 @@ impl Context {
         for (wanted, feature) in [
             (profile.features.f16, wgpu::Features::SHADER_F16),
             (profile.features.subgroups && !on_web, wgpu::Features::SUBGROUP),
+            (
+                // Every driver with cooperative matrices has it; what uses it uses both.
+                !profile.cooperative_matrices.is_empty() && raw.features().contains(wgpu::Features::SUBGROUP_BARRIER),
+                wgpu::Features::SUBGROUP_BARRIER,
+            ),
             (profile.features.timestamps, wgpu::Features::TIMESTAMP_QUERY),
             (profile.features.pipeline_cache, wgpu::Features::PIPELINE_CACHE),
             (!profile.cooperative_matrices.is_empty(), wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),

@@ -31,7 +31,11 @@ params! {
 
 impl MatvecSwiglu {
     fn shape(&self, profile: &Profile) -> Shape {
-        let shape = Shape::new(&self.x.values, profile, 16, BLOCK as u32, [2, 2]);
+        let several = self.x.values.is_q8() && self.x.values.dims().0 > 2;
+        let rows = if several { 2 * BLOCK } else { BLOCK };
+        // Twice as many workgroups, each with half the memory, leave fewer waiting where there are as many rows as here.
+        let subgroups = if matches!(self.x.values, Activations::Tiles(_)) { 4 } else { 16 };
+        let shape = Shape::new(&self.x.values, profile, subgroups, rows as u32, [4, 4]);
         // A gate and its up row are worked on side by side.
         Shape { tile: shape.tile.max(2), ..shape }
     }

@@ -25,10 +25,16 @@ pub fn input<'a>(
     cols: usize,
     matrices: impl IntoIterator<Item = &'a Matrix>,
 ) -> Activations {
-    let integer = builder.profile().features.integer_dot && rows <= MAX_COLUMNS && cols.is_multiple_of(BLOCK);
-    if wants_tiles(builder.profile(), rows) && cols.is_multiple_of(BLOCK) {
+    let (mut quantized, mut n) = (true, 0);
+    for matrix in matrices {
+        quantized &= matrix.dtype.is_quantized();
+        n += matrix.rows;
+    }
+    let integer =
+        builder.profile().features.integer_dot && rows <= MAX_COLUMNS && cols.is_multiple_of(BLOCK) && quantized;
+    if wants_tiles(builder.profile(), rows, n, cols, integer) && cols.is_multiple_of(BLOCK) {
         Activations::Tiles(Tiles { x: builder.activation(DType::F16, Tiles::shape(rows, cols)), rows })
-    } else if integer && matrices.into_iter().all(|matrix| matrix.dtype.is_quantized()) {
+    } else if integer {
         Activations::Q8(Q8 {
             q: builder.activation(DType::U32, [rows, cols / 4]),
             s: builder.activation(DType::F32, [rows, cols / BLOCK, 2]),

@@ -1,32 +1,30 @@
 // 32 signed 5-bit values and a scale: d * (q - 16).
-#import planes
+#import groups
 
-struct Groups {
-    q: array<u32, 8>,
-    scale: vec2<f32>, // of elements 0 to 15 and 16 to 31
-    minimum: f32, // subtracted from every element
+const SCALES: u32 = 1u; // of a sub-block
+
+struct Raw {
+    q: vec4<u32>,
+    fifth: u32, // the highest bits
+    d: f32,
 }
 
-// The sub-block as packed bytes: element = scale * q - minimum. Group g holds elements 4g to 4g + 3.
-fn weights_groups(row: u32, block: u32) -> Groups {
-    let nibbles = w[row + block];
+fn weights_raw(row: u32, block: u32) -> Raw {
     let fifth = row_word(row, 4u * (K / 32u) + block);
+    return Raw(w[row + block], fifth, row_half(row, 10u * (K / 32u) + block));
+}
+
+fn weights_unpack(raw: Raw) -> Groups {
     var out: Groups;
     for (var g = 0u; g < 4u; g++) {
-        out.q[g] = (nibbles[g] & 0x0f0f0f0fu) | (((fifth >> g) & 0x01010101u) << 4u);
-        out.q[g + 4u] = ((nibbles[g] >> 4u) & 0x0f0f0f0fu) | (((fifth >> (g + 4u)) & 0x01010101u) << 4u);
+        out.q[g] = (raw.q[g] & 0x0f0f0f0fu) | (((raw.fifth >> g) & 0x01010101u) << 4u);
+        out.q[g + 4u] = ((raw.q[g] >> 4u) & 0x0f0f0f0fu) | (((raw.fifth >> (g + 4u)) & 0x01010101u) << 4u);
     }
-    let d = row_half(row, 10u * (K / 32u) + block);
-    out.scale = vec2<f32>(d);
-    out.minimum = 16.0 * d;
+    out.scale = vec2<f32>(raw.d);
+    out.minimum = 16.0 * raw.d;
     return out;
 }
 
-fn weights_block(row: u32, block: u32) -> array<vec4<f32>, 8> {
-    let groups = weights_groups(row, block);
-    var out: array<vec4<f32>, 8>;
-    for (var g = 0u; g < 8u; g++) {
-        out[g] = groups.scale[g >> 2u] * from_bytes(groups.q[g]) - groups.minimum;
-    }
-    return out;
+fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
+    return values_of(weights_unpack(raw));
 }
