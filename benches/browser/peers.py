@@ -5,6 +5,9 @@
   peers.py run --site FOLDER --gguf MODEL.gguf [--onnx FOLDER --dtype q4f16] --output FOLDER [...]
   peers.py suites --site FOLDER --gguf MODEL.gguf --output FOLDER [--profile NAME] [...]
                                        the native suites in the browser
+  peers.py page --site FOLDER --output FOLDER [...]
+                                       from opening the page to the first token of the shipped model, again and again, and
+                                       the driver's GPU memory after loads and disposals (nvidia-smi)
 
 A site needs no network: `run` serves it on a loopback port, opens page/peers.html for one engine after the other, and
 writes report.json with the keys of `bench`. Only the standard library, so that a bare machine with a packed Chromium
@@ -60,7 +63,7 @@ def copy_site(out):
     ]
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(os.path.join(HERE, "page"), os.path.join(out, "page"))
-    shutil.copytree(os.path.join(ROOT, "web/dist/anygpu"), os.path.join(out, "anygpu"))
+    shutil.copytree(os.path.join(ROOT, "web/dist"), os.path.join(out, "app"))
     for source, folder in files:
         os.makedirs(os.path.join(out, folder), exist_ok=True)
         shutil.copy(source, os.path.join(out, folder))
@@ -135,6 +138,8 @@ class Server(http.server.ThreadingHTTPServer):
             return None
         if parts[0] == "gguf":
             return self.gguf
+        if parts[0] == "anygpu":
+            parts.insert(0, "app")
         if parts[0] == "onnx":
             return self.onnx and os.path.join(self.onnx, *parts[2:])
         return os.path.join(self.site, *parts)
@@ -157,6 +162,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path == "/prompts.json":
             self.headers_for(200, len(self.server.prompts))
             self.wfile.write(self.server.prompts)
+            return None
+        if self.path == "/memory.json":
+            found = json.dumps({"bytes": driver_memory()}).encode()
+            self.headers_for(200, len(found))
+            self.wfile.write(found)
             return None
         file = self.server.file(self.path)
         if not file or not os.path.isfile(file):
@@ -195,13 +205,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def visit(options, query, prompts=None):
+def driver_memory():
+    """Bytes of GPU memory in use, by NVIDIA's driver; None without one."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]) << 20
+    except (OSError, subprocess.CalledProcessError, IndexError, ValueError):
+        return None
+
+
+def visit(options, query, prompts=None, page="peers.html"):
     """Opens the page in a browser of its own and returns what it sent."""
-    server = Server(options.site, os.path.abspath(options.gguf), options.onnx and os.path.abspath(options.onnx),
-                    prompts)
+    gguf, onnx = (path and os.path.abspath(path) for path in (options.gguf, options.onnx))
+    server = Server(options.site, gguf, onnx, prompts)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
-    url = f"http://127.0.0.1:{port}/page/peers.html?{urllib.parse.urlencode(query)}"
+    url = f"http://127.0.0.1:{port}/page/{page}?{urllib.parse.urlencode(query)}"
     folder = os.path.dirname(os.path.abspath(options.chromium))
     with tempfile.TemporaryDirectory() as home, tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False) as log:
         env = {**os.environ, "HOME": home}
@@ -226,7 +245,7 @@ def visit(options, query, prompts=None):
             server.server_close()
     result = server.result or {"error": f"no result in {options.seconds} s"}
     if "error" in result:
-        print(f"{query['engine']}: {result['error']}\n  console: {log.name}; not found: {server.missing[-5:]}", file=sys.stderr)
+        print(f"{query.get('engine', page)}: {result['error']}\n  console: {log.name}; not found: {server.missing[-5:]}", file=sys.stderr)
     else:
         os.remove(log.name)
     return result
@@ -343,14 +362,47 @@ def suites(options):
     return 0
 
 
+def page(options):
+    names = {"first-contentful-paint": "first_paint_ms", "anygpu:load": "load_ms", "anygpu:ready": "ready_ms",
+             "anygpu:first-token": "first_token_ms"}
+    opened, reloaded = [], []
+    for _ in range(options.repeats):
+        result = visit(options, {"reloads": options.reloads}, page="first.html")
+        if "error" in result:
+            return 1
+        shown = [{names[key]: value and round(value) for key, value in times.items()}
+                 for times in [result["opened"], *result["reloaded"]]]
+        opened.append(shown[0])
+        reloaded += shown[1:]
+    before = driver_memory()
+    loads = visit(options, {"loads": options.loads}, page="loads.html")
+    found = {
+        "environment": environment(options, []),
+        "opened_first_token_p50_ms": statistics.median(times["first_token_ms"] for times in opened),
+        "reloaded_first_token_p50_ms": statistics.median(times["first_token_ms"] for times in reloaded),
+        "opened": opened,
+        "reloaded": reloaded,
+        "driver_memory_bytes": {"before_the_browser": before, "with_a_model": loads.get("loaded"),
+                                "after_each_disposal": loads.get("driver")},
+        "page_heap_bytes_after_each_disposal": loads.get("page"),
+    }
+    os.makedirs(options.output, exist_ok=True)
+    with open(os.path.join(options.output, "page.json"), "w") as file:
+        json.dump(found, file, indent=2)
+        file.write("\n")
+    print(f"first token {found['opened_first_token_p50_ms']} ms after opening, {found['reloaded_first_token_p50_ms']} ms after a reload")
+    print(f"driver's memory: {loads.get('loaded')} bytes with a model, {loads.get('driver')} after disposals")
+    return 1 if "error" in loads else 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("site").add_argument("folder")
-    for name in ("run", "suites"):
+    for name in ("run", "suites", "page"):
         command = commands.add_parser(name)
         command.add_argument("--site", required=True)
-        command.add_argument("--gguf", required=True)
+        command.add_argument("--gguf", required=name != "page")
         command.add_argument("--output", required=True)
         command.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
         command.add_argument("--adapter", choices=ADAPTERS, default="swiftshader")
@@ -367,6 +419,9 @@ def main():
             command.add_argument("--model", help="name in the report")
             command.add_argument("--weights", default="q4_0", help="type of the GGUF's weights, for the report")
             command.add_argument("--synthetic", action="store_true", help="the weights were made up")
+        elif name == "page":
+            command.add_argument("--reloads", type=int, default=3)
+            command.add_argument("--loads", type=int, default=51)
         else:
             command.add_argument("--suites", default="load,prefill,decode,memory")
             command.add_argument("--prompts", default="512")
@@ -376,7 +431,7 @@ def main():
     if options.command == "site":
         copy_site(options.folder)
         return 0
-    return run(options) if options.command == "run" else suites(options)
+    return {"run": run, "suites": suites, "page": page}[options.command](options)
 
 
 if __name__ == "__main__":

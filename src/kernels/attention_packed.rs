@@ -114,8 +114,8 @@ impl Kernel for AttentionPacked {
         let spec = Spec::new("attention_packed", Target::of(profile))
             .constant("HEADS", self.heads as u32)
             .constant("HEAD_DIM", self.head_dim() as u32)
-            .slot("output", self.y.output())
             .trusted();
+        let spec = self.y.output(spec);
         let (side, subgroup, keys) = match self.unit(profile) {
             Unit::Lanes { f16: true } => return spec.flag(Flag::F16).alias("Vec4", "vec4<f16>"),
             Unit::Lanes { f16: false } => return spec.alias("Vec4", "vec4<f32>"),
