@@ -42,6 +42,11 @@ struct Inner {
     memory: Arc<MemoryTracker>,
     staging: Staging,
     pipelines: Mutex<Pipelines>,
+    /// What the adapter's pipelines on disk are called, where its driver has a cache.
+    #[cfg(not(target_arch = "wasm32"))]
+    disk_key: Option<String>,
+    #[cfg(not(target_arch = "wasm32"))]
+    disk: std::sync::OnceLock<super::disk::DiskCache>,
 }
 
 impl fmt::Debug for Context {
@@ -50,7 +55,7 @@ impl fmt::Debug for Context {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What the mutexes here guard is whole after every statement, so that a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
@@ -130,6 +135,9 @@ impl Context {
         device.set_device_lost_callback(move |reason, message| {
             keep(&handler, Error::device_lost(format!("the device was lost ({reason:?}): {message}")));
         });
+        #[cfg(not(target_arch = "wasm32"))]
+        let disk_key = wgpu::util::pipeline_cache_key(&raw.get_info())
+            .filter(|_| features.contains(wgpu::Features::PIPELINE_CACHE));
         Ok(Self(Arc::new(Inner {
             #[cfg(not(target_arch = "wasm32"))]
             poller: poller::Poller::start(device.clone()),
@@ -141,6 +149,10 @@ impl Context {
             memory: Arc::default(),
             staging: Staging::default(),
             pipelines: Mutex::default(),
+            #[cfg(not(target_arch = "wasm32"))]
+            disk_key,
+            #[cfg(not(target_arch = "wasm32"))]
+            disk: std::sync::OnceLock::new(),
         })))
     }
 
@@ -316,6 +328,75 @@ impl Context {
     /// Whether [`Self::pipeline`] has compiled this one.
     pub(crate) fn has_pipeline(&self, spec: &Spec, accesses: &[Access]) -> bool {
         lock(&self.0.pipelines).contains_key(&(spec.clone(), accesses.to_vec()))
+    }
+
+    /// Compiles those of the pipelines that are not there yet, several at a time where there are threads; plans call it.
+    ///
+    /// # Errors
+    /// As [`Self::pipeline`], behind the label.
+    pub(crate) fn compile(&self, wanted: &[(String, Spec, Vec<Access>)]) -> Result<()> {
+        let compile = |(label, spec, accesses): &(String, Spec, Vec<Access>)| {
+            self.pipeline(spec, accesses).map(drop).map_err(|error| error.context(label))
+        };
+        #[cfg(not(target_arch = "wasm32"))]
+        if wanted.len() > 1 {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from).min(wanted.len());
+            let next = std::sync::atomic::AtomicUsize::new(0);
+            let work = || {
+                while let Some(one) = wanted.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed)) {
+                    compile(one)?;
+                }
+                Ok(())
+            };
+            let done: Result<()> = std::thread::scope(|scope| {
+                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+                workers.into_iter().try_for_each(|worker| match worker.join() {
+                    Ok(result) => result,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+            });
+            done?;
+            // A cache that cannot be written only costs time at the next start.
+            let _ = self.save_pipelines();
+            return Ok(());
+        }
+        wanted.iter().try_for_each(compile)
+    }
+
+    /// Takes compiled pipelines from a file in this folder and keeps new ones there, each adapter's in a file of its own. To
+    /// be called before anything is compiled; does nothing where the driver has no such cache (only Vulkan's have).
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # pollster::block_on(async {
+    /// use anygpu::gpu::{Adapter, Context};
+    ///
+    /// let context = Context::open(&Adapter::request(&Default::default()).await?, None).await?;
+    /// context.keep_pipelines(std::path::Path::new("cache/pipelines"));
+    /// # Ok::<(), anygpu::Error>(()) }).unwrap();
+    /// ```
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn keep_pipelines(&self, folder: &std::path::Path) {
+        if let Some(key) = &self.0.disk_key {
+            self.0.disk.get_or_init(|| super::disk::DiskCache::open(&self.0.device, folder, key));
+        }
+    }
+
+    /// Writes what was compiled since to the file of [`Self::keep_pipelines`]. Plans do this when they have compiled anything.
+    ///
+    /// # Errors
+    /// `Io`, naming the file.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn save_pipelines(&self) -> Result<()> {
+        self.0.disk.get().map_or(Ok(()), super::disk::DiskCache::save)
+    }
+
+    /// The driver's cache, where pipelines are kept.
+    pub(super) fn pipeline_cache(&self) -> Option<&wgpu::PipelineCache> {
+        #[cfg(not(target_arch = "wasm32"))]
+        return self.0.disk.get().map(super::disk::DiskCache::raw);
+        #[cfg(target_arch = "wasm32")]
+        None
     }
 
     /// How many pipelines have been compiled.

@@ -95,7 +95,7 @@ impl Pipeline {
                 // Every kernel writes its workgroup memory before it reads it; the harness would see it otherwise.
                 zero_initialize_workgroup_memory: !spec.is_trusted(),
             },
-            cache: None,
+            cache: context.pipeline_cache(),
         });
         context.check().map_err(|error| error.context(format!("kernel {name}")))?;
         Ok(Self { raw, tensors })

@@ -26,6 +26,11 @@ pub struct Builder {
     lives: Vec<Life>,
 }
 
+/// How a kernel uses its bindings.
+fn accesses(kernel: &dyn Kernel) -> Vec<Access> {
+    kernel.bindings().iter().map(|binding| binding.access).collect()
+}
+
 impl Builder {
     /// An empty plan for a context.
     pub fn new(context: &Context) -> Self {
@@ -87,8 +92,7 @@ impl Builder {
         let mut seen = HashSet::new();
         let mut uncompiled = Vec::new();
         for Written { kernel, .. } in &self.steps {
-            let spec = kernel.spec(&self.profile);
-            let accesses: Vec<Access> = kernel.bindings().iter().map(|binding| binding.access).collect();
+            let (spec, accesses) = (kernel.spec(&self.profile), accesses(kernel.as_ref()));
             if !self.context.has_pipeline(&spec, &accesses) && seen.insert((spec.clone(), accesses.clone())) {
                 uncompiled.push(Uncompiled { kernel: spec.kernel(), source: spec.render()?, accesses });
             }
@@ -103,6 +107,15 @@ impl Builder {
     /// than the device binds.
     pub fn finish(self) -> Result<Plan> {
         let Self { context, profile, steps, lives } = self;
+        let mut seen = HashSet::new();
+        let mut wanted = Vec::new();
+        for Written { label, kernel } in &steps {
+            let (spec, accesses) = (kernel.spec(&profile), accesses(kernel.as_ref()));
+            if !context.has_pipeline(&spec, &accesses) && seen.insert((spec.clone(), accesses.clone())) {
+                wanted.push((label.clone(), spec, accesses));
+            }
+        }
+        context.compile(&wanted)?;
         let activations = Places::allocate(&context, &lives)?;
         let device = context.device();
         let align = context.profile().limits.min_uniform_offset_alignment.max(16) as usize;
@@ -141,9 +154,9 @@ impl Builder {
         let mut bound = Vec::with_capacity(steps.len());
         for (Written { label, kernel }, params_offset) in steps.into_iter().zip(placed) {
             let bindings = kernel.bindings();
-            let accesses: Vec<Access> = bindings.iter().map(|binding| binding.access).collect();
-            let pipeline =
-                context.pipeline(&kernel.spec(&profile), &accesses).map_err(|error| error.context(&label))?;
+            let pipeline = context
+                .pipeline(&kernel.spec(&profile), &accesses(kernel.as_ref()))
+                .map_err(|error| error.context(&label))?;
             let limit = context.profile().limits.max_binding_bytes;
             let mut entries = Vec::with_capacity(bindings.len());
             for (binding, index) in bindings.iter().zip(0..) {

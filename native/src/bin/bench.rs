@@ -114,7 +114,7 @@ async fn run(arguments: Arguments) -> Result<bool> {
     }
     let adapter = Adapter::request(&AdapterOptions { name: arguments.adapter.clone(), ..Default::default() }).await?;
     let clip = arguments.profile.as_deref().map(anygpu_native::clip::profile).transpose()?;
-    let context = Context::open(&adapter, clip.as_ref()).await?;
+    let context = anygpu_native::open(&adapter, clip.as_ref()).await?;
     let mut report = Report { environment: host::environment(), ..Report::default() };
     report.environment.describe(&context, adapter.is_cpu());
     eprintln!("{} ({})", context.profile().name, context.driver());

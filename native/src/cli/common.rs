@@ -42,7 +42,7 @@ impl Global {
     /// The device that is asked for.
     pub async fn open(&self) -> Result<Context> {
         let clip = self.stored_profile()?;
-        Ok(Context::open(&self.find_adapter().await?, clip.as_ref()).await?)
+        Ok(crate::open(&self.find_adapter().await?, clip.as_ref()).await?)
     }
 }
 
