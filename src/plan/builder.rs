@@ -37,6 +37,18 @@ impl Builder {
         Self { context: context.clone(), profile: context.profile().clone(), steps: Vec::new(), lives: Vec::new() }
     }
 
+    /// A plan that is written but not finished, for a device that is not there.
+    #[cfg(test)]
+    pub(crate) fn for_profile(context: &Context, profile: &Profile) -> Self {
+        Self { profile: profile.clone(), ..Self::new(context) }
+    }
+
+    /// The steps so far.
+    #[cfg(test)]
+    pub(crate) fn labels(&self) -> Vec<String> {
+        self.steps.iter().map(|step| step.label.clone()).collect()
+    }
+
     /// Chooses kernels as for a device that has no more than `profile`: the plain path beside the fast one, on the same
     /// weights.
     #[must_use]

@@ -501,3 +501,6 @@ fn rope_table((frequencies, magnitude): &(Vec<f32>, f32), context_length: usize)
     (0..context_length.div_ceil(256)).for_each(|high| push(256 * high, 1.0));
     table
 }
+
+#[cfg(test)]
+mod tests;
