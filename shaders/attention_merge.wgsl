@@ -1,8 +1,5 @@
 // Joins the splits of attention_decode: y = Σ w_s Σpv_s / Σ w_s Σp_s, w_s = 2^(max_s - max). One workgroup a row and HEADS
 // heads; WAYS splits of a head are added side by side. With DOT4 the result is quantised for integer dot products.
-#ifdef DOT4
-#import q8
-#endif
 
 struct Params {
     heads: u32, // H
@@ -10,22 +7,17 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>; // rows[M] = (token, slot, position, active)
 @group(0) @binding(1) var<storage, read> partial: array<vec2<f32>>; // partial[M, H, splits, HEAD_DIM + 2]: Σpv, max, Σp
-#ifdef DOT4
-@group(0) @binding(2) var<storage, read_write> q: array<u32>; // q[M, H * HEAD_DIM / 4]
-@group(0) @binding(3) var<storage, read_write> s: array<vec2<f32>>; // s[M, H * HEAD_DIM / 32, 2]
-#else
-@group(0) @binding(2) var<storage, read_write> y: array<vec2<f32>>; // y[M, H * HEAD_DIM]
-#endif
 @group(1) @binding(0) var<uniform> params: Params;
+
+const OUTPUT: u32 = 2u;
+#import output
 
 const PAIRS: u32 = HEAD_DIM / 2u;
 
 var<workgroup> stats: array<vec2<f32>, SPLITS>;
 var<workgroup> weights: array<f32, SPLITS>;
 var<workgroup> sums: array<vec2<f32>, WAYS * PAIRS>;
-#ifdef DOT4
 var<workgroup> merged: array<vec2<f32>, HEADS * PAIRS>;
-#endif
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -69,28 +61,22 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var w = 1u; w < WAYS; w++) {
                 sum += sums[w * PAIRS + pair];
             }
-            let value = select(vec2<f32>(0.0), sum / total, total > 0.0);
-#ifdef DOT4
-            merged[h * PAIRS + pair] = value;
-#else
-            y[head * PAIRS + pair] = value;
-#endif
+            merged[h * PAIRS + pair] = select(vec2<f32>(0.0), sum / total, total > 0.0);
         }
         workgroupBarrier();
     }
+    let first = (r * params.heads + group.x * HEADS) * HEAD_DIM;
 #ifdef DOT4
-    let block = lane;
-    if block < HEADS * HEAD_DIM / 32u {
+    if lane < HEADS * HEAD_DIM / 32u {
         var v: array<vec4<f32>, 8>;
         for (var i = 0u; i < 8u; i++) {
-            v[i] = vec4<f32>(merged[block * 16u + 2u * i], merged[block * 16u + 2u * i + 1u]);
+            v[i] = vec4<f32>(merged[lane * 16u + 2u * i], merged[lane * 16u + 2u * i + 1u]);
         }
-        let packed = q8_pack(v);
-        let to = (r * params.heads + group.x * HEADS) * HEAD_DIM / 32u + block;
-        for (var i = 0u; i < 8u; i++) {
-            q[to * 8u + i] = packed.q[i];
-        }
-        s[to] = vec2<f32>(packed.scale, packed.sum);
+        put_block(first / 32u + lane, v);
+    }
+#else
+    if lane < HEADS * HEAD_DIM / 4u {
+        put_vector(first / 4u + lane, vec4<f32>(merged[2u * lane], merged[2u * lane + 1u]));
     }
 #endif
 }

@@ -6,7 +6,7 @@ use super::cache::{PAGE, rows};
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read};
 use super::q8::Activations;
-use super::rms_norm::q8_output;
+use super::rms_norm::{f16_output, q8_output};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
@@ -73,6 +73,7 @@ impl Kernel for AttentionMerge {
             .constant("WAYS", (WORKGROUP / (head_dim / 2)).clamp(1, 8) as u32)
             .constant("PAGE", PAGE as u32)
             .constant("WORKGROUP", WORKGROUP as u32)
+            .slot("output", self.y.output())
             .trusted();
         if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec }
     }
@@ -130,9 +131,9 @@ pub fn cases() -> Vec<Case> {
         (2, 256, 128, &[Some(8191), Some(8192)]),
     ];
     for (index, (heads, head_dim, splits, positions)) in shapes.into_iter().enumerate() {
-        for q8 in [false, true] {
+        for kind in ["", " f16", " q8"] {
             let (count, cols) = (positions.len(), heads * head_dim);
-            if q8 && !cols.is_multiple_of(32) {
+            if !kind.is_empty() && !cols.is_multiple_of(32) {
                 continue;
             }
             let mut builder = CaseBuilder::new(200 + index as u64);
@@ -150,13 +151,12 @@ pub fn cases() -> Vec<Case> {
             let row = |p: &Option<u32>| [3, 0, p.unwrap_or(0), u32::from(p.is_some())];
             let words: Vec<u32> = positions.iter().flat_map(row).collect();
             let rows = builder.words(&[count, 4], &words);
-            let y = if q8 {
-                q8_output(&mut builder, count, cols)
-            } else {
+            let y = match kind {
+                " q8" => q8_output(&mut builder, count, cols),
+                " f16" => f16_output(&mut builder, count, cols),
                 // Up to 128 products and an exponential of a small difference: relative errors near 1e-6.
-                Activations::F32(builder.output(&[count, cols], Compare::Nmse(1e-11)))
+                _ => Activations::F32(builder.output(&[count, cols], Compare::Nmse(1e-11))),
             };
-            let kind = if q8 { " q8" } else { "" };
             let name = format!("{count}x{heads}x{head_dim} of {splits}{kind}");
             cases.push(builder.case(name, AttentionMerge { partial, rows, y }));
         }
