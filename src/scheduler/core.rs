@@ -292,7 +292,8 @@ impl Core {
 
 /// Publishes a sequence's pages that its first `fed` tokens fill.
 fn publish(pool: &mut Pool, slots: &Slots, seated: &mut Seated, fed: usize) -> Result<()> {
-    while (seated.table.known() + 1) * PAGE <= fed {
+    let full = (fed / PAGE).min(seated.table.pages().len());
+    while seated.table.known() < full {
         let index = seated.table.known();
         let tokens = &seated.request.tokens[index * PAGE..][..PAGE];
         if let Some(page) = pool.publish(&mut seated.table, tokens) {

@@ -115,7 +115,7 @@ mod tests {
             let options = SchedulerOptions { deterministic, ..Default::default() };
             for chunk in [1, 16, 48, 64, 96, 256] {
                 let unit = options.unit(chunk);
-                assert!(!deterministic || unit * PAGE % chunk == 0, "{chunk}: {unit}");
+                assert!(!deterministic || (unit * PAGE).is_multiple_of(chunk), "{chunk}: {unit}");
                 assert!(unit <= chunk.max(1) && (deterministic || unit == 1), "{chunk}: {unit}");
             }
         }
