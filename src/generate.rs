@@ -31,6 +31,7 @@
 pub mod model;
 pub mod options;
 pub mod session;
+pub(crate) mod slots;
 pub mod stop;
 pub mod stream;
 

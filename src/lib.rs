@@ -24,6 +24,7 @@ pub mod plan;
 pub mod profile;
 pub mod quant;
 pub mod rope;
+pub mod scheduler;
 pub mod search;
 pub mod shader;
 pub mod tensor;

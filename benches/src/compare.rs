@@ -4,7 +4,7 @@ use crate::report::{ANYGPU, Report, Row, Verdict};
 use crate::stats;
 
 /// Suites in the order they are shown. Others follow in the order they appear.
-pub const SUITES: [&str; 8] = ["decode", "prefill", "batch", "embed", "search", "load", "memory", "kernels"];
+pub const SUITES: [&str; 9] = ["decode", "prefill", "batch", "streams", "embed", "search", "load", "memory", "kernels"];
 
 /// One suite of a report.
 pub struct Suite<'a> {

@@ -100,7 +100,7 @@ pub struct Adapter {
 pub struct Row {
     /// `anygpu`, or the name of a baseline: `llama.cpp-cuda`, `cpu:candle-0.11`.
     pub engine: String,
-    /// `kernels`, `load`, `prefill`, `decode`, `batch`, `memory`, `embed` or `search`.
+    /// `kernels`, `load`, `prefill`, `decode`, `batch`, `streams`, `memory`, `embed` or `search`.
     pub suite: String,
     /// Name of the model: a file's stem or a synthetic shape's name. Empty in kernel rows that belong to no model.
     pub model: String,

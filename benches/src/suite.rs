@@ -1,5 +1,7 @@
-//! The suites that run anygpu itself: kernels, load, prefill, decode, batch, memory. Every timed case first has its answer
-//! checked: the last position's logits against the plain f32 path on the same weights.
+//! The suites that run anygpu itself: kernels, load, prefill, decode, batch, streams, memory. Every timed case has its answer
+//! checked: the last position's logits, or what came of them, against the plain f32 path on the same weights.
+
+mod streams;
 
 use anygpu::generate::{Model, Sampling, Session, SessionOptions};
 use anygpu::gpu::Context;
@@ -30,8 +32,10 @@ pub struct Settings {
     pub depths: Vec<usize>,
     /// Sequences side by side, in the batch suite.
     pub batches: Vec<usize>,
-    /// Tokens of each of them before, and tokens generated.
+    /// Tokens of each of them before.
     pub batch_depth: usize,
+    /// Streams side by side, in the streams suite; prompts of about `batch_depth` tokens, answers of about `n_gen`.
+    pub streams: Vec<usize>,
     /// Runs of each case, after one that warms up.
     pub repeats: usize,
     /// Whether answers are checked; a second cache is needed for it.
@@ -57,6 +61,7 @@ impl Settings {
             depths: vec![0, pick(4096, 256)],
             batches: vec![1, 8, 32],
             batch_depth: pick(512, 16),
+            streams: vec![1, 2, 4, 8],
             repeats: pick(5, 2),
             check: true,
             model: model.into(),
@@ -65,7 +70,7 @@ impl Settings {
 }
 
 /// The suites, in the order in which they run.
-pub const SUITES: [&str; 6] = ["kernels", "load", "prefill", "decode", "batch", "memory"];
+pub const SUITES: [&str; 7] = ["kernels", "load", "prefill", "decode", "batch", "streams", "memory"];
 
 /// A clock in milliseconds from any origin.
 pub type Clock<'a> = &'a (dyn Fn() -> f64 + Sync);
@@ -180,6 +185,12 @@ impl<'a> Suites<'a> {
             for batch in self.settings.batches.clone() {
                 self.check_stop()?;
                 self.batch(batch).await?;
+            }
+        }
+        if self.wants("streams") {
+            for readers in self.settings.streams.clone() {
+                self.check_stop()?;
+                self.streams(readers).await?;
             }
         }
         if self.wants("memory") {
@@ -467,19 +478,26 @@ impl<'a> Suites<'a> {
         let steps = 4;
         let found = session.decode(steps).await?;
         let mut plain = self.session(depth + steps + 64, 1, true)?;
-        let mut logits = plain.forward(0, &self.tokens(depth, slots - 1)).await?;
-        for (i, &token) in found[slots - 1].iter().enumerate() {
-            let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let rms = (logits.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / logits.len() as f64).sqrt();
-            let chosen = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
-            // Two logits that are both off by three deviations of the allowed error may change places.
-            if f64::from(best - chosen) > 6.0 * CHECK_NMSE.sqrt() * rms {
-                return Ok(Some(format!("token {i} of the last sequence: logit {chosen}, the best is {best}")));
-            }
-            logits = plain.forward(0, &[token]).await?;
-        }
-        Ok(Some("ok".to_owned()))
+        let verdict = compare_tokens(&mut plain, &self.tokens(depth, slots - 1), &found[slots - 1]).await?;
+        Ok(Some(verdict.map_or("ok".to_owned(), |wrong| format!("the last sequence: {wrong}"))))
     }
+}
+
+/// What is wrong with greedy `tokens` behind `prompt` by the plain path, as far as the two best logits there are told
+/// apart.
+async fn compare_tokens(plain: &mut Session, prompt: &[u32], tokens: &[u32]) -> Result<Option<String>> {
+    let mut logits = plain.forward(0, prompt).await?;
+    for (i, &token) in tokens.iter().enumerate() {
+        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let rms = (logits.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / logits.len() as f64).sqrt();
+        let chosen = logits.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        // Two logits that are both off by three deviations of the allowed error may change places.
+        if f64::from(best - chosen) > 6.0 * CHECK_NMSE.sqrt() * rms {
+            return Ok(Some(format!("token {i} has logit {chosen}, the best is {best}")));
+        }
+        logits = plain.forward(0, &[token]).await?;
+    }
+    Ok(None)
 }
 
 /// Measures what the device copies and multiplies at most, by GPU timestamps, and notes it down.

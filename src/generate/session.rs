@@ -2,51 +2,23 @@
 
 mod ahead;
 
-use std::collections::HashMap;
-
 use super::model::Model;
 use super::options::{Sampling, SessionOptions};
+use super::slots::{Layout, Slots, full, states};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Context, readback::Pending};
-use crate::kernels::sample::HISTORY;
-use crate::models::llama::plan::{Phase, Ports, State, chunk_rows, output_rows};
-use crate::plan::{Builder, Plan};
-use crate::profile::Profile;
-use crate::tensor::{Storage, Tensor};
-
-/// A plan with the tensors that the host writes.
-pub(super) struct Ready {
-    pub(super) plan: Plan,
-    ports: Ports,
-}
+use crate::gpu::readback::Pending;
+use crate::models::llama::plan::{Phase, output_rows};
+use crate::plan::Plan;
 
 /// One or more conversations: their cache, the tokens in it, and the plans that extend it.
 ///
 /// Every method takes `&mut self`: a session does one thing at a time; several sessions of a model run side by side.
 pub struct Session {
-    model: Model,
+    slots: Slots,
     options: SessionOptions,
-    /// What kernels are chosen for.
-    profile: Profile,
-    state: State,
-    plans: HashMap<Phase, Ready>,
-    chunk: usize,
     /// The tokens whose keys and values are in the cache, a list a slot.
     pub(super) tokens: Vec<Vec<u32>>,
     prefilled: usize,
-}
-
-/// The bound of positions that a replay's grids are made for: few different ones, so that they could be cached.
-fn bucket(context: usize) -> usize {
-    context.next_multiple_of(256)
-}
-
-/// The buffer of a tensor that lives outside plans.
-fn buffer(tensor: &Tensor) -> Result<&Buffer> {
-    match tensor.storage() {
-        Storage::Buffer(buffer) => Ok(buffer),
-        Storage::Activation(_) => Err(Error::shape("state tensor: found an activation, expected a buffer")),
-    }
 }
 
 impl Model {
@@ -55,30 +27,26 @@ impl Model {
     /// # Errors
     /// `OutOfMemory` where the cache does not fit; `Shape` for options out of range.
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
-        let config = self.config();
         if options.slots == 0 || options.chunk == 0 || options.ahead == 0 {
             return Err(Error::shape(format!("session options {options:?}: expected no 0 but for context_length")));
         }
-        let longest = if options.context_length == 0 { config.context_length } else { options.context_length };
-        let context = self.context();
-        let mut profile = context.profile().clone();
-        if options.plain {
-            profile.features.f16 = false;
-            profile.features.subgroups = false;
-            profile.features.integer_dot = false;
-            profile.cooperative_matrices.clear();
-        }
-        let state = self.llama().state(context, options.slots, longest)?;
-        let chunk = chunk_rows(config, &profile, options.chunk);
+        let layout = Layout {
+            slots: options.slots,
+            context_length: options.context_length,
+            pages: None,
+            chunk: options.chunk,
+            deterministic: options.deterministic,
+            plain: options.plain,
+        };
         let tokens = vec![Vec::new(); options.slots];
-        Ok(Session { model: self.clone(), options, profile, state, plans: HashMap::new(), chunk, tokens, prefilled: 0 })
+        Ok(Session { slots: Slots::new(self, &layout)?, options, tokens, prefilled: 0 })
     }
 }
 
 impl Session {
     /// The model.
     pub fn model(&self) -> &Model {
-        &self.model
+        self.slots.model()
     }
 
     /// How it works.
@@ -88,7 +56,7 @@ impl Session {
 
     /// Positions that a sequence can have.
     pub fn context_length(&self) -> usize {
-        self.state.context_length
+        self.slots.context_length()
     }
 
     /// The tokens of a slot whose keys and values are in the cache.
@@ -116,26 +84,9 @@ impl Session {
         }
     }
 
-    pub(super) fn context(&self) -> &Context {
-        self.model.context()
-    }
-
-    fn plan(&mut self, phase: Phase) -> Result<()> {
-        if !self.plans.contains_key(&phase) {
-            let context = self.model.context();
-            let mut builder = Builder::new(context).clipped(&self.profile);
-            let ports = self.model.llama().write(&mut builder, context, &self.state, phase)?;
-            self.plans.insert(phase, Ready { plan: builder.finish()?, ports });
-        }
-        Ok(())
-    }
-
     /// The phase that decodes a token at position `longest` or before it.
     pub fn decode_phase(&self, longest: usize) -> Phase {
-        match self.options.deterministic {
-            true => Phase::Decode { sample: true, short: false },
-            false => Phase::decode(longest),
-        }
+        self.slots.decode_phase(longest)
     }
 
     /// The plan of a phase, built at its first use.
@@ -143,17 +94,7 @@ impl Session {
     /// # Errors
     /// `OutOfMemory`, or `Adapter` where a shader is refused.
     pub fn prepare(&mut self, phase: Phase) -> Result<&Plan> {
-        self.plan(phase)?;
-        self.plans
-            .get(&phase)
-            .map(|ready| &ready.plan)
-            .ok_or_else(|| Error::shape("plan: not found after it was built"))
-    }
-
-    /// Rows of a chunk's plan: few different ones, so that few plans are built.
-    fn rows_for(&self, count: usize) -> usize {
-        let rows = if count <= 8 { count } else { count.next_multiple_of(16).next_power_of_two() };
-        rows.min(self.chunk)
+        self.slots.prepare(self.options.slots, phase)
     }
 
     fn check_slot(&self, slot: usize) -> Result<()> {
@@ -165,10 +106,7 @@ impl Session {
 
     fn check_tokens(&self, slot: usize, tokens: &[u32]) -> Result<()> {
         self.check_slot(slot)?;
-        let vocabulary = self.model.config().vocab_size;
-        if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::shape(format!("token {token}: expected less than the vocabulary's {vocabulary}")));
-        }
+        self.slots.check_tokens(tokens)?;
         let (held, room) = (self.tokens[slot].len(), self.context_length());
         if held + tokens.len() > room {
             return Err(full(held + tokens.len(), room));
@@ -178,29 +116,7 @@ impl Session {
 
     /// Submits one chunk of a slot's tokens; `outputs` of its last rows get logits, and a token where `sample`.
     fn submit_chunk(&mut self, slot: usize, tokens: &[u32], outputs: usize, sample: bool) -> Result<Phase> {
-        let (start, rows) = (self.tokens[slot].len(), self.rows_for(tokens.len()));
-        // Plans of all rows' logits have as many outputs as rows.
-        let planned = if outputs > 1 { rows } else { outputs };
-        let phase = Phase::Prefill { rows, outputs: planned, sample };
-        self.plan(phase)?;
-        let Ready { plan, ports } = &self.plans[&phase];
-        let context = self.model.context();
-        let mut words = Vec::with_capacity(4 * rows);
-        for i in 0..rows {
-            // Rows past the tokens compute something that nobody reads.
-            let token = tokens.get(i).copied().unwrap_or(0);
-            words.extend([token, slot as u32, (start + i) as u32, u32::from(i < tokens.len())]);
-        }
-        context.write(buffer(&ports.rows)?, 0, bytemuck::cast_slice(&words));
-        if let Some(out_rows) = &ports.out_rows {
-            let last = tokens.len() as u32 - 1;
-            let chosen: Vec<u32> = if planned > 1 { (0..rows as u32).collect() } else { vec![last] };
-            context.write(buffer(out_rows)?, 0, bytemuck::cast_slice(&chosen));
-            context.write(buffer(&ports.slot_of)?, 0, bytemuck::cast_slice(&vec![slot as u32; planned]));
-        }
-        let mut encoder = context.encoder();
-        plan.record(&mut encoder, bucket(start + tokens.len()));
-        context.submit(encoder);
+        let phase = self.slots.submit_chunk(slot, self.tokens[slot].len(), tokens, outputs, sample)?;
         self.tokens[slot].extend_from_slice(tokens);
         self.prefilled += tokens.len();
         Ok(phase)
@@ -211,7 +127,7 @@ impl Session {
     /// # Errors
     /// What the device reported.
     pub async fn finish(&self) -> Result<()> {
-        self.context().finish().await
+        self.slots.context().finish().await
     }
 
     /// Puts `tokens` behind those of a slot, without logits.
@@ -220,7 +136,7 @@ impl Session {
     /// `Shape` where a token is out of range or the context full.
     pub async fn prefill(&mut self, slot: usize, tokens: &[u32]) -> Result<()> {
         self.check_tokens(slot, tokens)?;
-        for chunk in tokens.chunks(self.chunk) {
+        for chunk in tokens.chunks(self.slots.chunk()) {
             self.submit_chunk(slot, chunk, 0, false)?;
             // One chunk at a time, so that dropping this future leaves at most one running.
             self.finish().await?;
@@ -235,13 +151,13 @@ impl Session {
     /// `Shape` where there is no token, one is out of range, or the context is full.
     pub async fn forward(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(slot, tokens)?;
-        let Some(last) = tokens.len().checked_sub(1).map(|n| n / self.chunk * self.chunk) else {
+        let Some(last) = tokens.len().checked_sub(1).map(|n| n / self.slots.chunk() * self.slots.chunk()) else {
             return Err(Error::shape("forward: found no token, expected at least one"));
         };
         let (before, tail) = tokens.split_at(last);
         self.prefill(slot, before).await?;
         let phase = self.submit_chunk(slot, tail, 1, false)?;
-        self.read_logits(phase, 1).await
+        self.slots.read_logits(phase, 1).await
     }
 
     /// Puts `tokens` behind those of a slot and returns the logits of all of them: `[tokens, vocabulary]`.
@@ -250,44 +166,16 @@ impl Session {
     /// As [`Self::forward`].
     pub async fn forward_all(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(slot, tokens)?;
-        let rows = output_rows(self.model.config(), &self.profile, self.chunk);
+        let rows = output_rows(self.model().config(), self.slots.profile(), self.slots.chunk());
         // Whole plans of equal size: the largest power of two that fits.
         let rows = if rows.is_power_of_two() { rows } else { rows.next_power_of_two() / 2 };
-        let mut logits = Vec::with_capacity(tokens.len() * self.model.config().vocab_size);
+        let mut logits = Vec::with_capacity(tokens.len() * self.model().config().vocab_size);
         for chunk in tokens.chunks(rows.max(1)) {
             // A single row would be planned as the last one of a chunk, which it is.
             let phase = self.submit_chunk(slot, chunk, chunk.len(), false)?;
-            logits.extend(self.read_logits(phase, chunk.len()).await?);
+            logits.extend(self.slots.read_logits(phase, chunk.len()).await?);
         }
         Ok(logits)
-    }
-
-    async fn read_logits(&self, phase: Phase, rows: usize) -> Result<Vec<f32>> {
-        let Ready { plan, ports } = &self.plans[&phase];
-        let logits = ports.logits.as_ref().ok_or_else(|| Error::shape("logits: the plan has none"))?;
-        let rows = logits.slice(0, rows).ok_or_else(|| Error::shape("logits: fewer rows than asked for"))?;
-        let bytes = plan.read(&rows).await?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
-    }
-
-    /// Sets how a slot's tokens are chosen, and where it stands: `position` is that of the next token to be fed.
-    fn write_slot(&self, slot: usize, token: u32, position: usize, active: bool) -> Result<()> {
-        let words = [token, slot as u32, position as u32, u32::from(active)];
-        self.context().write(buffer(&self.state.sequences)?, 16 * slot as u64, bytemuck::cast_slice(&words));
-        Ok(())
-    }
-
-    fn write_sampling(&self, slot: usize, sampling: &Sampling, tokens: &[u32]) -> Result<()> {
-        let sampling = sampling.to_slot()?;
-        let context = self.context();
-        context.write(buffer(&self.state.sampling)?, 32 * slot as u64, bytemuck::bytes_of(&sampling));
-        let mut history = vec![u32::MAX; HISTORY];
-        for (position, &token) in tokens.iter().enumerate().rev().take(HISTORY) {
-            history[position % HISTORY] = token;
-        }
-        let offset = (4 * HISTORY * slot) as u64;
-        context.write(buffer(&self.state.history)?, offset, bytemuck::cast_slice(&history));
-        Ok(())
     }
 
     /// Keeps what a slot's cache shares with `tokens` and computes the rest, in chunks; the token that follows is chosen
@@ -306,11 +194,11 @@ impl Session {
             return Err(Error::shape("prompt: found no token, expected at least one"));
         }
         self.check_tokens(slot, rest)?;
-        self.write_sampling(slot, sampling, tokens)?;
-        let last = (rest.len() - 1) / self.chunk * self.chunk;
+        self.slots.write_sampling(slot, sampling, tokens)?;
+        let last = (rest.len() - 1) / self.slots.chunk() * self.slots.chunk();
         self.prefill(slot, &rest[..last]).await?;
         // Sampling moves the position on to that of the token which it chooses.
-        self.write_slot(slot, 0, tokens.len() - 1, true)?;
+        self.slots.write_slot(slot, 0, tokens.len() - 1, true)?;
         self.submit_chunk(slot, &rest[last..], 1, true)?;
         Ok(())
     }
@@ -320,16 +208,7 @@ impl Session {
     /// # Errors
     /// `Shape` where `longest` is past the context; `OutOfMemory` or `Adapter` where the plan cannot be built.
     pub fn step(&mut self, longest: usize) -> Result<()> {
-        if longest >= self.context_length() {
-            return Err(full(longest + 1, self.context_length()));
-        }
-        let phase = self.decode_phase(longest);
-        self.plan(phase)?;
-        let context = self.model.context();
-        let mut encoder = context.encoder();
-        self.plans[&phase].plan.record(&mut encoder, bucket(longest + 1).min(self.state.context_length));
-        context.submit(encoder);
-        Ok(())
+        self.slots.step(self.options.slots, longest)
     }
 
     /// Submits one decode step and the read-back of what it chose.
@@ -340,12 +219,7 @@ impl Session {
 
     /// Submits the read-back of all slots' states as they are after what was submitted before.
     pub(super) fn read_state(&self) -> Result<Pending> {
-        let context = self.context();
-        let mut encoder = context.encoder();
-        let sequences = &self.state.sequences;
-        let readback = context.record_read(&mut encoder, buffer(sequences)?, 0, sequences.bytes());
-        let submission = context.submit(encoder);
-        Ok(readback.submitted(submission))
+        self.slots.read_state()
     }
 
     /// Decodes `steps` tokens of every slot that [`Self::extend`] has started, and returns each slot's: the token that
@@ -374,8 +248,7 @@ impl Session {
                 pending.push_back(self.step_and_read(longest + submitted)?);
                 submitted += 1;
             }
-            let states: Vec<[u32; 4]> = bytemuck::pod_collect_to_vec(&front.bytes().await?);
-            for (out, [token, ..]) in out.iter_mut().zip(states) {
+            for (out, [token, ..]) in out.iter_mut().zip(states(&front.bytes().await?)) {
                 out.push(token);
             }
             arrived();
@@ -388,9 +261,4 @@ impl Session {
         }
         Ok(out)
     }
-}
-
-/// A context that does not hold what is wanted.
-pub(super) fn full(wanted: usize, room: usize) -> Error {
-    Error::shape(format!("context is full: {wanted} tokens, expected at most {room}"))
 }

@@ -8,7 +8,8 @@ use futures_core::Stream;
 use futures_util::stream;
 
 use super::options::{ContextFull, GenerateOptions};
-use super::session::{Session, full};
+use super::session::Session;
+use super::slots::{full, states};
 use crate::error::Result;
 use crate::format::source::BoxFuture;
 use crate::gpu::readback::Pending;
@@ -169,8 +170,7 @@ impl Run<'_> {
         let Some(front) = self.pending.pop_front() else {
             return self.when_full(room).await;
         };
-        let states: Vec<[u32; 4]> = bytemuck::pod_collect_to_vec(&front.bytes().await?);
-        let token = states.first().map_or(0, |state| state[0]);
+        let token = states(&front.bytes().await?).first().map_or(0, |state| state[0]);
         if self.options.stop_tokens.contains(&token) {
             return Ok(None);
         }
@@ -184,14 +184,16 @@ impl Run<'_> {
         let ContextFull::Shift { keep } = self.options.when_full else { return Err(full(room + 1, room)) };
         let mut tokens = self.session.tokens(0).to_vec();
         tokens.extend(self.unfed.take());
-        let keep = keep.min(room / 2);
-        let half = (tokens.len() - keep) / 2;
-        if half == 0 {
-            return Err(full(room + 1, room));
-        }
-        self.prompt = tokens[..keep].iter().chain(&tokens[keep + half..]).copied().collect();
+        self.prompt = shifted(&tokens, keep, room).ok_or_else(|| full(room + 1, room))?;
         self.metrics.shifts += 1;
         self.start().await?;
         Box::pin(self.next()).await
     }
+}
+
+/// `tokens` without the older half of what follows the first `keep`, at most half of `room`; `None` where there is no half.
+pub(crate) fn shifted(tokens: &[u32], keep: usize, room: usize) -> Option<Vec<u32>> {
+    let keep = keep.min(room / 2).min(tokens.len());
+    let half = (tokens.len() - keep) / 2;
+    (half > 0).then(|| tokens[..keep].iter().chain(&tokens[keep + half..]).copied().collect())
 }

@@ -285,14 +285,15 @@ fn slots_decode_side_by_side_as_alone() {
     let file = tiny_gguf(&TinySpec::default()).unwrap();
     let model = load(&context(|_| {}), &file);
     let prompts: [&[u32]; 3] = [&PROMPT, &PROMPT[3..], &[5]];
-    let mut together = session(&model, SessionOptions { slots: 3, ..Default::default() });
-    for (slot, prompt) in prompts.iter().enumerate() {
-        wait(together.extend(slot, prompt, &Sampling::default())).unwrap();
-    }
-    let found = wait(together.decode(10)).unwrap();
-    for (slot, prompt) in prompts.iter().enumerate() {
-        let mut alone = session(&model, SessionOptions::default());
-        assert_eq!(found[slot], greedy(&mut alone, prompt, 11), "slot {slot}");
+    let expected = prompts.map(|prompt| greedy(&mut session(&model, SessionOptions::default()), prompt, 11));
+    // A few rows, and as many as take the products of prefill; attention in one piece, and in splits.
+    for (slots, deterministic) in [(3, false), (3, true), (10, false), (10, true)] {
+        let mut together = session(&model, SessionOptions { slots, deterministic, ..Default::default() });
+        for (slot, prompt) in prompts.iter().enumerate() {
+            wait(together.extend(slot, prompt, &Sampling::default())).unwrap();
+        }
+        let found = wait(together.decode(10)).unwrap();
+        assert_eq!(found[..3], expected, "{slots} slots, deterministic {deterministic}");
     }
 }
 

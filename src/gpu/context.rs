@@ -295,6 +295,20 @@ impl Context {
         Readback::record(self, encoder, buffer.raw(), offset, bytes)
     }
 
+    /// Copies bytes from one place of a buffer to another, after what was submitted before; all numbers are multiples of 4.
+    ///
+    /// # Errors
+    /// As [`Self::buffer`].
+    pub(crate) fn copy_within(&self, buffer: &Buffer, from: u64, to: u64, bytes: u64) -> Result<()> {
+        // A copy's two buffers have to be different ones.
+        let between = self.buffer("copy", bytes)?;
+        let mut encoder = self.encoder();
+        encoder.copy_buffer_to_buffer(buffer.raw(), from, between.raw(), 0, bytes);
+        encoder.copy_buffer_to_buffer(between.raw(), 0, buffer.raw(), to, bytes);
+        self.submit(encoder);
+        Ok(())
+    }
+
     pub(crate) fn encoder(&self) -> wgpu::CommandEncoder {
         self.0.device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: None })
     }

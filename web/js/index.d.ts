@@ -196,7 +196,7 @@ export interface Generation extends AsyncIterable<string> {
 }
 
 export interface BenchmarkOptions {
-  /** "kernels", "load", "prefill", "decode", "batch", "memory"; all unless said otherwise. */
+  /** "kernels", "load", "prefill", "decode", "batch", "streams", "memory"; all unless said otherwise. */
   suites?: string[];
   /** Prompt lengths. */
   prompts?: number[];

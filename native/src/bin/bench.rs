@@ -45,7 +45,7 @@ struct Arguments {
     /// The format of random weights
     #[arg(long, default_value = "q4_0", value_parser = |s: &str| s.parse::<DType>())]
     dtype: DType,
-    /// Suites to run: kernels, load, prefill, decode, batch, memory; embed and search where asked for
+    /// Suites to run: kernels, load, prefill, decode, batch, streams, memory; embed and search where asked for
     #[arg(long, value_delimiter = ',', default_values_t = SUITES.map(String::from))]
     suite: Vec<String>,
     #[command(flatten)]
@@ -62,9 +62,12 @@ struct Arguments {
     /// Sequences side by side, in the batch suite
     #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
     batch: Vec<usize>,
-    /// Tokens before the generation of each, in the batch suite [default: 512; 16 on a software adapter]
+    /// Tokens before the generation of each, in the suites batch and streams [default: 512; 16 on a software adapter]
     #[arg(long)]
     batch_depth: Option<usize>,
+    /// Streams side by side, in the streams suite
+    #[arg(long, value_delimiter = ',', default_value = "1,2,4,8")]
+    streams: Vec<usize>,
     /// Runs of each case, after one that warms up [default: 5; 2 on a software adapter]
     #[arg(long)]
     repeats: Option<usize>,
@@ -150,6 +153,7 @@ async fn run_model(arguments: &Arguments, adapter: &Adapter, context: &Context, 
         depths: list(&arguments.n_depth, usual.depths),
         batches: arguments.batch.clone(),
         batch_depth: arguments.batch_depth.unwrap_or(usual.batch_depth),
+        streams: arguments.streams.clone(),
         repeats: arguments.repeats.unwrap_or(usual.repeats).max(1),
         check: !arguments.no_check,
         model: usual.model,

@@ -4,7 +4,6 @@ use super::Session;
 use crate::error::Result;
 use crate::gpu::pipeline::Uncompiled;
 use crate::models::llama::plan::Phase;
-use crate::plan::Builder;
 
 impl Session {
     /// The phases that [`Session::generate`] from these tokens goes through and that have no plan yet.
@@ -13,18 +12,18 @@ impl Session {
         let rest = tokens.len() - shared.min(tokens.len().saturating_sub(1));
         // As `extend` cuts them: whole chunks without outputs, then the tail with one.
         let (whole, tail) = match rest.checked_sub(1) {
-            Some(last) => (last / self.chunk, last % self.chunk + 1),
+            Some(last) => (last / self.slots.chunk(), last % self.slots.chunk() + 1),
             None => (0, 0),
         };
         let mut phases = Vec::new();
         if whole > 0 {
-            phases.push(Phase::Prefill { rows: self.rows_for(self.chunk), outputs: 0, sample: false });
+            phases.push(Phase::Prefill { rows: self.slots.rows_for(self.slots.chunk()), outputs: 0, sample: false });
         }
         if tail > 0 {
-            phases.push(Phase::Prefill { rows: self.rows_for(tail), outputs: 1, sample: true });
+            phases.push(Phase::Prefill { rows: self.slots.rows_for(tail), outputs: 1, sample: true });
         }
         phases.push(self.decode_phase(tokens.len()));
-        phases.retain(|phase| !self.plans.contains_key(phase));
+        phases.retain(|phase| !self.slots.is_prepared(*phase));
         phases
     }
 
@@ -33,9 +32,6 @@ impl Session {
     /// # Errors
     /// `OutOfMemory` where the phase's inputs do not fit; `Shape` where the device's limits do not hold it.
     pub fn uncompiled(&self, phase: Phase) -> Result<Vec<Uncompiled>> {
-        let context = self.model.context();
-        let mut builder = Builder::new(context).clipped(&self.profile);
-        self.model.llama().write(&mut builder, context, &self.state, phase)?;
-        builder.uncompiled()
+        self.slots.written(phase)?.uncompiled()
     }
 }

@@ -48,8 +48,8 @@ pub struct Llama {
     frequencies: (Vec<f32>, f32),
 }
 
-/// What a session keeps on the GPU between replays.
-#[derive(Debug)]
+/// What a session keeps on the GPU between replays. Clones share it.
+#[derive(Clone, Debug)]
 pub struct State {
     /// Sequences that can run side by side.
     pub slots: usize,
@@ -57,7 +57,8 @@ pub struct State {
     pub context_length: usize,
     caches: Vec<Vec<Shard>>,
     rope: Tensor,
-    page_table: Tensor,
+    /// `[slots, context_length / PAGE]`: each slot's pages. An entry is a page of the cache even where no position is.
+    pub page_table: Tensor,
     /// `[slots, 4]`: token, slot, position, active.
     pub sequences: Tensor,
     /// `[slots, 8]`: a `SlotSampling` each.
@@ -66,6 +67,28 @@ pub struct State {
     pub history: Tensor,
     /// `[slots]`: the slot of each row of decode's logits: itself.
     identity: Tensor,
+}
+
+impl State {
+    /// The same state for plans of the first `slots` slots.
+    ///
+    /// # Errors
+    /// `Shape` where there are fewer.
+    pub fn first(&self, slots: usize) -> Result<Self> {
+        let first = |tensor: &Tensor| {
+            let missing = || Error::shape(format!("{slots} slots: expected at most {}", self.slots));
+            tensor.slice(0, slots).ok_or_else(missing)
+        };
+        Ok(Self {
+            slots,
+            page_table: first(&self.page_table)?,
+            sequences: first(&self.sequences)?,
+            sampling: first(&self.sampling)?,
+            history: first(&self.history)?,
+            identity: first(&self.identity)?,
+            ..self.clone()
+        })
+    }
 }
 
 /// What a plan computes.
@@ -176,15 +199,16 @@ impl Llama {
         heads(&self.config)
     }
 
-    /// A session's state for `slots` sequences of up to `context_length` positions, rounded up to whole pages.
+    /// A session's state for `slots` sequences of up to `context_length` positions, rounded up to whole pages. Every slot has
+    /// pages of its own, unless `pages` says how many there are for whoever writes the page table.
     ///
     /// # Errors
     /// `OutOfMemory` where the cache does not fit, or one head of it is more than the device binds.
-    pub fn state(&self, context: &Context, slots: usize, context_length: usize) -> Result<State> {
+    pub fn state(&self, context: &Context, slots: usize, context_length: usize, pages: Option<usize>) -> Result<State> {
         let heads = self.heads();
         let pages_per_slot = context_length.div_ceil(PAGE).max(1);
         let context_length = pages_per_slot * PAGE;
-        let pages = slots * pages_per_slot;
+        let pages = pages.unwrap_or(slots * pages_per_slot).max(1);
         let per_shard = kv_heads_per_shard(&self.config, pages, context.profile())?;
         let mut caches = Vec::with_capacity(self.config.n_layers);
         for layer in 0..self.config.n_layers {
@@ -204,7 +228,7 @@ impl Llama {
         let table = rope_table(&self.frequencies, context_length);
         let shape = [table.len() / self.frequencies.0.len() / 2, self.frequencies.0.len(), 2];
         let identity: Vec<u32> = (0..slots as u32).collect();
-        let page_table: Vec<u32> = (0..pages as u32).collect();
+        let page_table: Vec<u32> = (0..slots * pages_per_slot).map(|entry| (entry % pages) as u32).collect();
         let sequences: Vec<u32> = identity.iter().flat_map(|&slot| [0, slot, 0, 0]).collect();
         Ok(State {
             slots,
