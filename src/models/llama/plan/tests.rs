@@ -44,7 +44,7 @@ fn seven_billion(
         frequencies: config.rope_frequencies(None),
         config,
     };
-    let state = llama.state(context, slots, 1024).unwrap();
+    let state = llama.state(context, slots, 256, None).unwrap();
     (llama, state)
 }
 
@@ -74,9 +74,9 @@ fn decode_takes_at_most_six_dependent_steps_a_layer() {
             assert_eq!([steps(true), steps(false)], [5, 6], "{profile}, {dtype}, {slots} sequences");
         }
     }
-    // With cooperative matrices of 16 also more than eight sequences.
+    // With cooperative matrices of 16 also more than eight sequences, whose attention fills a GPU without a split.
     let steps = |short| steps_a_layer("h100", DType::Q4_0, 32, Phase::Decode { sample: true, short });
-    assert_eq!([steps(true), steps(false)], [5, 6]);
+    assert_eq!([steps(true), steps(false)], [5, 5]);
 }
 
 #[test]
@@ -86,5 +86,5 @@ fn pipelines_are_few() {
     // a merge from 512 positions on.
     assert_eq!([decode(true), decode(false)], [9, 10]);
     let prefill = plan("h100", DType::Q4_0, 2, 1, Phase::Prefill { rows: 512, outputs: 1, sample: true }).1;
-    assert_eq!(prefill, 14);
+    assert_eq!(prefill, 11);
 }
