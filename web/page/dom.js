@@ -57,9 +57,12 @@ export function facts(pairs) {
 export function eachFrame(f) {
   let waiting = false;
   const run = () => {
+    // The frame of a tab that was hidden meanwhile comes late.
+    if (!waiting) return;
     waiting = false;
     f();
   };
+  document.addEventListener("visibilitychange", () => document.hidden && run());
   return () => {
     if (waiting) return;
     waiting = true;

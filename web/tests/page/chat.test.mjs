@@ -255,3 +255,41 @@ test("a long reply is followed to its end unless the reader scrolls away", () =>
     await page.click("#latest");
     assert.ok((await below()) < 60);
   }));
+
+test("a tab that is hidden in mid-reply, and gets no more frames, goes on writing", () =>
+  visit(here, { double: { tokenMs: 30, reply: "A line of the reply.\n\n".repeat(40) } }, async (page) => {
+    // Headless browsers hide no tab: what a page sees of it.
+    await page.addInitScript(() => {
+      const frame = globalThis.requestAnimationFrame;
+      globalThis.requestAnimationFrame = (f) => frame((time) => document.hidden || f(time));
+      globalThis.hide = () => {
+        Object.defineProperty(document, "hidden", { value: true, configurable: true });
+        Object.defineProperty(document, "visibilityState", { value: "hidden", configurable: true });
+        document.dispatchEvent(new Event("visibilitychange"));
+      };
+    });
+    await page.reload();
+    await ready(page);
+    await say(page, "Hello");
+    await page.waitForFunction(() => document.querySelectorAll(".reply p").length > 2);
+    // Behind a piece, for which a frame was asked and now never comes.
+    await page.evaluate(() => {
+      const ask = globalThis.requestAnimationFrame;
+      return new Promise((resolve) => {
+        globalThis.requestAnimationFrame = (f) => {
+          const asked = ask(f);
+          globalThis.requestAnimationFrame = ask;
+          globalThis.hide();
+          resolve();
+          return asked;
+        };
+      });
+    });
+    const seen = await page.locator(".reply p").count();
+    assert.ok(seen < 30, `${seen} lines before the tab was hidden`);
+    // Not by frames, of which there are none. It goes on writing, and to the end.
+    const more = (seen) => document.querySelector(".reply.writing") && document.querySelectorAll(".reply p").length > seen + 1;
+    await page.waitForFunction(more, seen, { polling: 50, timeout: 10_000 });
+    await page.waitForFunction(() => document.querySelector(".reply:not(.writing)"), null, { polling: 100, timeout: 10_000 });
+    assert.equal(await page.locator(".reply .text p").count(), 40);
+  }));
