@@ -60,7 +60,10 @@ pub fn queries(count: usize, dims: usize) -> Vec<f32> {
 }
 
 /// `ok`, or what is wrong with hits: ids and scores against an exact search over the stored numbers in double precision.
-fn verdict(settings: &SearchSettings, query: &[f32], hits: &[Hit]) -> Result<String> {
+///
+/// # Errors
+/// A format that vectors are not kept in.
+pub fn verdict(settings: &SearchSettings, query: &[f32], hits: &[Hit]) -> Result<String> {
     let unit = |vector: &[f32]| -> Vec<f32> {
         let length = vector.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
         vector.iter().map(|&v| (f64::from(v) / length) as f32).collect()

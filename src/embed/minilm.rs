@@ -9,8 +9,9 @@ use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
 use super::*;
-use crate::format::Safetensors;
+use crate::format::metadata::Metadata;
 use crate::format::source::MappedFile;
+use crate::format::{Safetensors, Value};
 use crate::gpu::Adapter;
 use crate::models::bert::Reference;
 use crate::models::bert::file::from_safetensors;
@@ -149,6 +150,31 @@ fn all_texts_in_every_format() {
     for (dtype, least) in [(None, 0.9999), (Some(DType::F16), 0.999), (Some(DType::Q8_0), 0.999)] {
         let (cosine, text) = worst(dtype, false, true);
         assert!(cosine >= least, "{dtype:?}: {cosine} at {text:?}");
+    }
+}
+
+/// The vocabulary as converters to GGUF write it gives the tokens of tokenizer.json, for all texts.
+#[test]
+fn gguf_vocabulary_gives_the_same_tokens() {
+    let json = std::fs::read(folder().join("tokenizer.json")).unwrap();
+    let words = std::fs::read_to_string(folder().join("vocab.txt")).unwrap();
+    let marked = |word: &str| match word.strip_prefix("##") {
+        Some(rest) => rest.to_owned(),
+        None if word.starts_with('[') && word.ends_with(']') => word.to_owned(),
+        None => format!("\u{2581}{word}"),
+    };
+    let tokens: Vec<String> = words.lines().map(marked).collect();
+    let metadata = Metadata::from_iter([
+        ("tokenizer.ggml.model", Value::String("bert".into())),
+        ("tokenizer.ggml.token_type", Value::Ints(vec![1; tokens.len()])),
+        ("tokenizer.ggml.tokens", Value::Strings(tokens)),
+    ]);
+    let [json, gguf] = [Tokenizer::from_json(&json).unwrap(), Tokenizer::from_gguf(&metadata).unwrap()];
+    for text in expected().0 {
+        for add_special in [false, true] {
+            let options = EncodeOptions { add_special, parse_special: true };
+            assert_eq!(gguf.encode(&text, options).unwrap(), json.encode(&text, options).unwrap(), "{text:?}");
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use crate::models::bert::Reference;
 use crate::models::bert::file::from_safetensors;
 use crate::models::bert::testing::{tiny_config, tiny_gguf, tiny_json, tiny_safetensors};
 
-const WORDS: [&str; 16] = [
+const WORDS: [&str; 17] = [
     "[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "cat", "dog", "sit", "##s", "run", "##ning", "a", "b", "##c", ".", "on",
+    "ℝ",
 ];
 
 fn tokenizer_json() -> Vec<u8> {
@@ -120,7 +121,7 @@ fn texts_are_embedded_as_the_reference_does() {
 
 #[test]
 fn gguf_gives_the_same_vectors() {
-    let texts = ["the cat sits.", "Dog runs zzz [SEP] on a"];
+    let texts = ["the cat sits.", "Dog runs zzz [SEP] on a", "a ℝ"];
     let [a, b] = [files(), gguf_files()].map(|files| {
         let mut embedder = embedder(files, &plain());
         pollster::block_on(embedder.embed(&texts, &TextOptions::default())).unwrap()

@@ -57,7 +57,8 @@ pub(super) fn read(metadata: &Metadata) -> Result<Inner> {
             added.push(json!({ "id": id, "content": text, "special": true, "single_word": false, "lstrip": false,
                 "rstrip": false, "normalized": false }));
         } else {
-            lowercase &= is_bracketed || !token.chars().any(char::is_uppercase);
+            // Letters such as ℝ are upper case with no lower one: a vocabulary in lower case has them too.
+            lowercase &= is_bracketed || token.chars().all(|c| c.to_lowercase().eq([c]));
         }
         if let Some(other) = vocab.insert(text, id) {
             return Err(Error::tokenizer(format!("token {id}: {token:?} is also token {other}, expected each once")));

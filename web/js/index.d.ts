@@ -307,6 +307,98 @@ export interface CheckOptions {
   signal?: AbortSignal;
 }
 
+/**
+ * Where an encoder comes from: a GGUF file (`bert`) as any other source, or a folder on a server with `model.safetensors`,
+ * `config.json` and `tokenizer.json`, and, where they are there, sentence-transformers' `modules.json`,
+ * `1_Pooling/config.json`, `sentence_bert_config.json` and `config_sentence_transformers.json`. `sha256` and `bytes` are
+ * those of the weights.
+ */
+export type EncoderSource = Source | { folder: string | URL; sha256?: string; bytes?: number };
+
+export interface EmbedderOptions {
+  /** What matrices become at load; without it they stay as the file has them. */
+  dtype?: "f32" | "f16" | "q8_0";
+  /** How the rows of a text become its vector; without it as the files say, or their mean. */
+  pooling?: "mean" | "cls" | "last";
+  /** Whether vectors have length 1; without it as the files say, or yes. */
+  normalize?: boolean;
+  /** Tokens that are read of a text; without it as the files say. */
+  maxTokens?: number;
+  /** Tokens computed together; 4096 unless said otherwise. */
+  batchTokens?: number;
+  /** A stored profile to clip the device to, such as "webgpu-baseline". */
+  profile?: string;
+  /** Whether weights of a URL are taken from the cache and kept in it; true unless said otherwise. */
+  cache?: boolean;
+  onProgress?(progress: Progress): void;
+  onEvent?(event: EngineEvent): void;
+  signal?: AbortSignal;
+}
+
+export interface EmbedderInfo {
+  adapter: AdapterInfo;
+  model: {
+    dtype: string;
+    /** Numbers of a vector. */
+    dimensions: number;
+    layers: number;
+    vocabulary: number;
+    /** Tokens of the longest text that is not cut, those that start and end it among them. */
+    maxTokens: number;
+    pooling: "mean" | "cls" | "last";
+    normalized: boolean;
+  };
+  /** What the files want in front of texts, by name, such as "query" and "passage". */
+  prompts: Record<string, string>;
+  memory: { weightBytes: number; bytes: number };
+  loadMs: number;
+}
+
+export interface EmbedOptions {
+  /** What goes in front of every text, such as "query: " for E5. */
+  prefix?: string;
+  /** The same by a name of `info.prompts`. */
+  prompt?: string;
+  /** Cut longer texts into parts and take the mean of their vectors, instead of reading the beginning. */
+  split?: boolean;
+  /** Told of texts as they are done, at most twenty times a second. */
+  onProgress?(progress: { done: number; total: number }): void;
+  signal?: AbortSignal;
+}
+
+/** An encoder of the BERT family on the GPU, in a worker of its own. */
+export declare class Embedder {
+  private constructor();
+
+  /**
+   * Loads an encoder onto the GPU.
+   *
+   * Rejects as `Engine.load` does.
+   */
+  static load(source: EncoderSource, options?: EmbedderOptions): Promise<Embedder>;
+
+  /** As it was when the model was loaded. */
+  readonly info: EmbedderInfo;
+
+  /** Numbers of a vector. */
+  readonly dimensions: number;
+
+  memory(): Promise<Memory>;
+
+  /**
+   * The vectors of texts, in their order, as views of one buffer. Any number of texts of any length: they are packed and
+   * computed in batches. One thing at a time: a second call waits for the first.
+   *
+   * @example
+   * const [query, ...texts] = await embedder.embed(["pets", "The cat sleeps.", "Shares fell."]);
+   * const scores = texts.map((text) => text.reduce((sum, value, i) => sum + value * query[i], 0));
+   */
+  embed(texts: readonly string[], options?: EmbedOptions): Promise<Float32Array<ArrayBuffer>[]>;
+
+  /** Frees all GPU memory and ends the worker. */
+  dispose(): Promise<void>;
+}
+
 /** Runs every kernel against its reference on this browser and GPU. */
 export declare function check(
   options?: CheckOptions,

@@ -1,8 +1,9 @@
 // The worker: owns the WASM, the device and the source. Requests `{ id, method, params }` come in; `{ id, result }`,
-// `{ id, error }` and, meanwhile, `{ id, piece }`, `{ id, row }` and `{ event }` go out.
+// `{ id, error }` and, meanwhile, `{ id, piece }`, `{ id, row }`, `{ id, progress }` and `{ event }` go out.
 
-import init, { adapter, check, Engine, fault, plan, Sha256, sources } from "./anygpu_web.js";
+import init, { adapter, check, Embedder, Engine, fault, plan, Sha256, sources } from "./anygpu_web.js";
 import { failure, packed } from "./errors.js";
+import { besideWeights } from "./folder.js";
 import * as gpu from "./gpu.js";
 import { openSource } from "./source.js";
 
@@ -11,7 +12,7 @@ const started = init();
 started.catch(() => {});
 navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }).catch(() => {});
 
-/** @type {Engine | null} */
+/** @type {Engine | Embedder | null} */
 let engine = null;
 let source = null;
 let aborted = new AbortController();
@@ -95,6 +96,23 @@ async function open(spec, { cache, ahead }) {
   });
 }
 
+/** Opens a source, has an engine made of it, and returns what that says of itself. */
+async function load(spec, cache, make) {
+  loading = new Loading();
+  source = await open(spec, { cache, ahead: true });
+  loading.fromCache = source.fromCache ?? false;
+  try {
+    engine = await make();
+    await source.settle();
+  } catch (error) {
+    await methods.dispose();
+    throw error;
+  }
+  loading = new Loading();
+  loading.fromCache = true;
+  return JSON.parse(engine.info());
+}
+
 const methods = {
   async adapter({ profile }) {
     return JSON.parse(await adapter(host, profile));
@@ -110,19 +128,19 @@ const methods = {
   },
 
   async load({ source: spec, cache, options }) {
-    loading = new Loading();
-    source = await open(spec, { cache, ahead: true });
-    loading.fromCache = source.fromCache ?? false;
-    try {
-      engine = await Engine.load(host, source, JSON.stringify(options));
-      await source.settle();
-    } catch (error) {
-      await methods.dispose();
-      throw error;
-    }
-    loading = new Loading();
-    loading.fromCache = true;
-    return JSON.parse(engine.info());
+    return load(spec, cache, () => Engine.load(host, source, JSON.stringify(options)));
+  },
+
+  async loadEmbedder({ source: spec, cache, options }) {
+    return load(spec, cache, async () => {
+      const beside = spec.folder ? await besideWeights(spec.folder, aborted.signal) : {};
+      return Embedder.load(host, { ...beside, weights: source }, JSON.stringify(options));
+    });
+  },
+
+  async embed({ texts, options }, send) {
+    const onProgress = (done, total) => send({ progress: { done, total } });
+    return engine.embed(texts, JSON.stringify(options), onProgress);
   },
 
   async generate({ request }, send) {
@@ -211,12 +229,13 @@ function cancel(id) {
 }
 
 async function run({ id, method, params }) {
-  const send = (message) => postMessage({ id, ...message });
+  // Vectors are handed over, not copied.
+  const send = (message) => postMessage({ id, ...message }, message.result instanceof Float32Array ? [message.result.buffer] : []);
   if (cancelled.has(id)) return send({ error: packed(failure("Cancelled", "cancelled by the caller")) });
   try {
     await started;
     if (dead) throw dead;
-    if (["generate", "benchmark"].includes(method) && !engine) throw failure("Io", "the engine was disposed");
+    if (["generate", "benchmark", "embed"].includes(method) && !engine) throw failure("Io", "the engine was disposed");
     send({ result: await methods[method](params ?? {}, send, id) });
   } catch (error) {
     // A panic or an overflowed stack leaves the WASM in no state to go on from.

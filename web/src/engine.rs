@@ -174,26 +174,7 @@ impl Engine {
     pub async fn load_again(&self, lost: Option<&Error>) -> Result<Loaded> {
         self.context.take();
         self.host.close();
-        let mut result = Err(Error::device_lost("the device was lost"));
-        for _ in 0..ATTEMPTS {
-            result = self.load_once().await;
-            match &result {
-                Err(error) if error.kind() == ErrorKind::DeviceLost => continue,
-                _ => break,
-            }
-        }
-        match (result, lost) {
-            (Ok(loaded), lost) => {
-                if lost.is_some() {
-                    self.host.say(&json!({ "type": "rebuilt" }));
-                }
-                Ok(loaded)
-            }
-            (Err(error), Some(lost)) => {
-                Err(Error::device_lost(format!("{lost}; the model cannot be loaded again: {error}")))
-            }
-            (Err(error), None) => Err(error),
-        }
+        attempt(&self.host, lost, || self.load_once()).await
     }
 
     async fn load_once(&self) -> Result<Loaded> {
@@ -264,6 +245,30 @@ impl Engine {
             }
         }
         self.host.compile_all(&shaders).await
+    }
+}
+
+/// Loads, again where the device is lost meanwhile; tells the page where that replaces one that was `lost`.
+pub async fn attempt<T>(host: &Host, lost: Option<&Error>, load: impl AsyncFn() -> Result<T>) -> Result<T> {
+    let mut result = Err(Error::device_lost("the device was lost"));
+    for _ in 0..ATTEMPTS {
+        result = load().await;
+        match &result {
+            Err(error) if error.kind() == ErrorKind::DeviceLost => continue,
+            _ => break,
+        }
+    }
+    match (result, lost) {
+        (Ok(loaded), lost) => {
+            if lost.is_some() {
+                host.say(&json!({ "type": "rebuilt" }));
+            }
+            Ok(loaded)
+        }
+        (Err(error), Some(lost)) => {
+            Err(Error::device_lost(format!("{lost}; the model cannot be loaded again: {error}")))
+        }
+        (Err(error), None) => Err(error),
     }
 }
 

@@ -1,10 +1,10 @@
 //! anygpu in a browser: what the worker of the npm package (`web/js`) calls.
 //!
 //! ```text
-//! page: index.js <-> worker.js -> Engine, adapter, plan, check (here) -> anygpu -> WebGPU
+//! page: index.js <-> worker.js -> Engine, Embedder, adapter, plan, check (here) -> anygpu -> WebGPU
 //! ```
 //!
-//! One worker holds at most one [`Engine`]. What only JavaScript can do is asked of a [`Host`](host::Host): reading the
+//! One worker holds at most one [`Engine`] or [`Embedder`]. What only JavaScript can do is asked of a [`Host`](host::Host): reading the
 //! model's source, compiling pipelines side by side, telling the page. Numbers, options and results pass as JSON.
 //!
 //! Natively this crate is empty.
@@ -14,6 +14,8 @@
 mod bench;
 #[cfg(target_arch = "wasm32")]
 mod check;
+#[cfg(target_arch = "wasm32")]
+mod embedder;
 #[cfg(target_arch = "wasm32")]
 mod engine;
 #[cfg(target_arch = "wasm32")]
@@ -29,5 +31,7 @@ mod sha256;
 #[cfg(target_arch = "wasm32")]
 mod source;
 
+#[cfg(target_arch = "wasm32")]
+pub use embedder::Embedder;
 #[cfg(target_arch = "wasm32")]
 pub use engine::Engine;

@@ -4,10 +4,11 @@ use std::path::Path;
 use std::time::Instant;
 
 use anygpu::embed::Embedder;
+use anygpu::search::Hit;
 use anygpu::{Error, Result};
 use anygpu_benches::embed::{EmbedSettings, collect, token_ids, verdict};
 use anygpu_benches::report::Row;
-use anygpu_benches::search::{SearchSettings, queries, vector};
+use anygpu_benches::search::{self, SearchSettings, vector};
 use anygpu_benches::stats;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
@@ -68,7 +69,7 @@ pub async fn embed_rows(folder: &Path, settings: &EmbedSettings, plain: Option<&
     Ok(rows)
 }
 
-/// Rows of the suite `search`: a matrix product in f32, then a selection.
+/// Rows of the suite `search`: a matrix product in f32, then a selection; the first query's answer is checked.
 ///
 /// # Errors
 /// What candle refuses.
@@ -84,31 +85,41 @@ pub fn search_rows(settings: &SearchSettings) -> Result<Vec<Row>> {
     let transposed = vectors.t().map_err(refused)?;
     let mut rows = Vec::new();
     for &count in &settings.queries {
-        let mut queries = queries(count, settings.dims);
+        let mut queries = search::queries(count, settings.dims);
+        let first = queries[..settings.dims].to_vec();
         queries.chunks_exact_mut(settings.dims).for_each(unit);
         let queries = Tensor::from_vec(queries, (count, settings.dims), &Device::Cpu).map_err(refused)?;
-        let search = || -> candle_core::Result<usize> {
-            let mut found = 0;
+        let search = || -> candle_core::Result<Vec<Vec<(f32, u32)>>> {
+            let mut found = Vec::with_capacity(count);
             for scores in queries.matmul(&transposed)?.to_vec2::<f32>()? {
                 let mut ranked: Vec<(f32, u32)> = scores.into_iter().zip(0..).collect();
                 let k = settings.k.min(ranked.len());
                 ranked.select_nth_unstable_by(k.saturating_sub(1), |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
                 ranked.truncate(k);
                 ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-                found += ranked.len();
+                found.push(ranked);
             }
             Ok(found)
         };
+        let found = search().map_err(refused)?;
+        let mut check = None;
+        if let Some(found) = found.first().filter(|_| settings.check) {
+            let hits: Vec<Hit> = found.iter().map(|&(score, id)| Hit { id: id.into(), score }).collect();
+            check = Some(search::verdict(
+                &SearchSettings { dtype: anygpu::DType::F32, ..settings.clone() },
+                &first,
+                &hits,
+            )?);
+        }
         let mut samples = Vec::new();
-        for repeat in 0..=REPEATS {
+        for _ in 0..REPEATS {
             let start = Instant::now();
             search().map_err(refused)?;
-            if repeat > 0 {
-                samples.push(start.elapsed().as_secs_f64() * 1e3);
-            }
+            samples.push(start.elapsed().as_secs_f64() * 1e3);
         }
         let mut row = Row {
             name: Some(settings.case()),
+            check,
             note: Some("vectors in f32".to_owned()),
             ..Row::new(ENGINE, "search", settings.model(), settings.dtype.name())
         }

@@ -1,7 +1,7 @@
 // What a program in TypeScript writes against the package. Compiled, never run: each line that must not compile says so.
 
-import { Engine, cache, check } from "../../js/index.js";
-import type { EngineEvent, Metrics, Progress, Source } from "../../js/index.js";
+import { Embedder, Engine, cache, check } from "../../js/index.js";
+import type { EncoderSource, EngineEvent, Metrics, Progress, Source } from "../../js/index.js";
 import { openai } from "../../js/openai.js";
 
 export async function loads(file: File, bytes: ArrayBuffer, signal: AbortSignal): Promise<void> {
@@ -44,6 +44,21 @@ export async function writes(engine: Engine, signal: AbortSignal): Promise<Metri
   const first: number = metrics.firstTokenMs;
   console.log(first);
   return metrics;
+}
+
+export async function embeds(file: File, signal: AbortSignal): Promise<number> {
+  const sources: EncoderSource[] = ["bge-small.gguf", file, { folder: "all-MiniLM-L6-v2/" }, { folder: new URL("https://example.org/e5"), sha256: "00" }];
+  const embedder = await Embedder.load(sources[2], { dtype: "f16", pooling: "mean", maxTokens: 128, signal, onProgress: ({ phase }: Progress) => console.log(phase) });
+  const vectors = await embedder.embed(["one", "two"], { prompt: "query", split: true, signal, onProgress: ({ done, total }) => console.log(done / total) });
+  const first: Float32Array = vectors[0];
+  // @ts-expect-error: a list of texts
+  await embedder.embed("one");
+  // @ts-expect-error: no such way
+  await Embedder.load(file, { pooling: "max" });
+  // @ts-expect-error: encoders are loaded
+  new Embedder();
+  await embedder.dispose();
+  return first.length - embedder.dimensions + Object.keys(embedder.info.prompts).length;
 }
 
 export async function completes(engine: Engine): Promise<string | null> {
