@@ -18,10 +18,7 @@ struct Params {
 // is anything.
 #import finish
 
-// Tiles [TILE_M, TILE_K] and [TILE_N, TILE_K] in vectors of four along K; `tile_at` says where.
-var<workgroup> x_tile: array<Vec4, TILE_M * PITCH>;
-var<workgroup> w_tile: array<Vec4, TILE_N * PITCH>;
-
+// Tiles [TILE_M, TILE_K] and [TILE_N, TILE_K] in vectors of four along K lie in workgroup memory; put_x and put_w know where.
 #ifdef COOP_MATRIX
 #import matmul/coop
 #else
@@ -71,7 +68,7 @@ fn store(loaded: ptr<function, Loaded>, lane: u32) {
     for (var l = 0u; l < X_LOADS; l++) {
         let at = lane + l * WORKGROUP;
         if X_VECTORS % WORKGROUP == 0u || at < X_VECTORS {
-            x_tile[tile_at(at / (TILE_K / 4u), at % (TILE_K / 4u))] = x_narrow((*loaded).x[l]);
+            put_x(at / (TILE_K / 4u), at % (TILE_K / 4u), x_narrow((*loaded).x[l]));
         }
     }
     for (var l = 0u; l < W_LOADS; l++) {
@@ -79,7 +76,7 @@ fn store(loaded: ptr<function, Loaded>, lane: u32) {
         if W_BLOCKS % WORKGROUP == 0u || at < W_BLOCKS {
             var values = weights_values((*loaded).w[l]);
             for (var j = 0u; j < 8u; j++) {
-                w_tile[tile_at(at / (TILE_K / 32u), at % (TILE_K / 32u) * 8u + j)] = Vec4(values[j]);
+                put_w(at / (TILE_K / 32u), at % (TILE_K / 32u) * 8u + j, Vec4(values[j]));
             }
         }
     }

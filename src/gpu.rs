@@ -20,6 +20,7 @@ mod disk;
 pub mod pipeline;
 pub mod readback;
 pub mod timing;
+pub(crate) mod upload;
 
 pub use adapter::{Adapter, AdapterOptions};
 pub use buffer::Buffer;

@@ -39,6 +39,9 @@ params! {
     }
 }
 
+/// Keys that cooperative matrices take at a time.
+const KEYS: usize = 32;
+
 /// How the work is done on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
@@ -61,8 +64,10 @@ impl Unit {
     fn workgroup_bytes(self, head_dim: usize) -> usize {
         match self {
             Unit::Lanes => 16384,
-            // Queries, scores and weights, each row with its padding, and a flag.
-            Unit::Cooperative { .. } => self.queries() * (2 * head_dim + 16 + 4 * PAGE + 16 + 2 * PAGE + 16) + 16,
+            // Keys and values, scores and weights, each row with its padding.
+            Unit::Cooperative { .. } => {
+                2 * KEYS * (2 * head_dim + 16) + self.queries() * (4 * KEYS + 16 + 2 * KEYS + 16)
+            }
         }
     }
 }
@@ -70,16 +75,16 @@ impl Unit {
 impl AttentionPrefill {
     fn unit(&self, profile: &Profile) -> Unit {
         let head_dim = self.attention.heads.head_dim;
-        // Matrices of 16 give wrong sums on an H100 and an H200 (driver 580.159), also with scores in scalars; those of 8 are
-        // right on Mesa 26.
-        let usable = |&(side, _): &(u32, u32)| self.f16 && side == 8;
+        let usable = |_: &(u32, u32)| self.f16;
         let Some((side, subgroup)) = cooperative(profile).filter(usable) else { return Unit::Lanes };
         let unit = Unit::Cooperative { side: side as usize, subgroup: subgroup as usize };
         let tiles = head_dim / side as usize;
         let fits = unit.workgroup_bytes(head_dim) <= profile.limits.max_workgroup_bytes as usize
             && 4 * subgroup <= profile.limits.max_workgroup_invocations;
-        // The shader names 16 matrices of sums; a row is shared by whole vectors of four keys.
-        let whole = head_dim.is_multiple_of(side as usize) && tiles <= 16 && (side..=16 * side).contains(&subgroup);
+        // The shader names 16 matrices of sums, of which larger heads than 128 would leave few registers; a row is shared by
+        // whole vectors of four keys.
+        let whole = head_dim.is_multiple_of(side as usize) && tiles <= 16 && head_dim <= 128;
+        let whole = whole && (side..=KEYS as u32 / 4 * side).contains(&subgroup);
         if fits && whole { unit } else { Unit::Lanes }
     }
 }
@@ -222,14 +227,16 @@ mod tests {
             }
             profile
         };
-        let eight = Unit::Cooperative { side: 8, subgroup: 32 };
+        let [eight, sixteen] = [8, 16].map(|side| Unit::Cooperative { side, subgroup: 32 });
         let baseline = Profile::by_name("webgpu-baseline").unwrap();
         for (profile, head_dim, f16, expected) in [
             (&of_side(8), 128, true, eight),
             (&of_side(8), 128, false, Unit::Lanes),
             (&of_side(8), 80, true, eight),
             (&of_side(8), 256, true, Unit::Lanes),
-            (&of_side(16), 128, true, Unit::Lanes),
+            (&of_side(16), 128, true, sixteen),
+            (&of_side(16), 24, true, Unit::Lanes),
+            (&of_side(16), 256, true, Unit::Lanes),
             (&baseline, 128, true, Unit::Lanes),
         ] {
             let shape = Shape::new(2, 1, head_dim, &[(0, 3, true)]);

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::ByteSource;
 use crate::format::gguf::{Gguf, TensorInfo};
 use crate::gpu::Context;
+use crate::gpu::upload::{Destination, Uploader};
 use crate::kernels::synthetic::Synthetic;
 use crate::layout;
 use crate::plan::Builder;
@@ -18,8 +19,6 @@ use crate::tensor::{Storage, Tensor};
 
 /// Bytes of a file that are packed at a time; in a browser the file's and the packed ones pass through its 4 GiB heap.
 const CHUNK_BYTES: usize = if cfg!(target_arch = "wasm32") { 8 << 20 } else { 32 << 20 };
-/// Bytes written before the queue is waited for: what is in flight is memory that only loading needs.
-const IN_FLIGHT_BYTES: u64 = if cfg!(target_arch = "wasm32") { 64 << 20 } else { 256 << 20 };
 
 /// What is told the bytes of a file that are done.
 #[cfg(not(target_arch = "wasm32"))]
@@ -130,7 +129,7 @@ pub fn matrix_bytes(dtype: DType, rows: usize, cols: usize, profile: &Profile) -
 pub struct Loader<'a> {
     context: &'a Context,
     weights: Weights,
-    in_flight: u64,
+    uploader: Uploader,
     loaded: u64,
     progress: &'a mut Progress<'a>,
     seed: u32,
@@ -139,7 +138,7 @@ pub struct Loader<'a> {
 impl<'a> Loader<'a> {
     /// A loader; `progress` is told the bytes of the file that are done.
     pub fn new(context: &'a Context, weights: Weights, progress: &'a mut Progress<'a>) -> Self {
-        Self { context, weights, in_flight: 0, loaded: 0, progress, seed: 0 }
+        Self { context, weights, uploader: Uploader::new(context), loaded: 0, progress, seed: 0 }
     }
 
     /// A tensor and where it is read from; `None` where weights are synthetic.
@@ -241,7 +240,6 @@ impl<'a> Loader<'a> {
     ) -> Result<()> {
         let file_row = info.dtype.bytes(matrix.cols as u64)? as usize;
         let chunk_rows = (CHUNK_BYTES / file_row.max(row_bytes)).clamp(1, rows.max(1));
-        let mut packed = Vec::new();
         for start in (0..rows).step_by(chunk_rows) {
             let count = chunk_rows.min(rows - start);
             let mut bytes = source.read(info.offset + start as u64 * file_row as u64, count * file_row).await?;
@@ -255,25 +253,21 @@ impl<'a> Loader<'a> {
                 packed_from = matrix.dtype.bytes(matrix.cols as u64)? as usize;
                 bytes = blocks.into();
             }
-            packed.resize(count * row_bytes, 0);
-            pack_rows(matrix.dtype, &bytes, packed_from, &mut packed, row_bytes)?;
-            drop(bytes);
             // The chunk may span parts.
-            for (part_first, part) in &matrix.parts {
-                let (low, high) =
-                    ((first + start).max(*part_first), (first + start + count).min(part_first + part.rows()));
-                if low < high
-                    && let Storage::Buffer(buffer) = part.storage()
-                {
-                    let from = &packed[(low - first - start) * row_bytes..(high - first - start) * row_bytes];
-                    self.context.write(buffer, ((low - part_first) * row_bytes) as u64, from);
-                }
-            }
-            self.in_flight += packed.len() as u64;
-            if self.in_flight > IN_FLIGHT_BYTES {
-                self.context.finish().await?;
-                self.in_flight = 0;
-            }
+            let parts = matrix.parts.iter().filter_map(|(part_first, part)| {
+                let rows = (first + start).max(*part_first)..(first + start + count).min(part_first + part.rows());
+                let Storage::Buffer(buffer) = part.storage() else { return None };
+                (!rows.is_empty()).then(|| Destination {
+                    offset: ((rows.start - part_first) * row_bytes) as u64,
+                    rows: rows.start - first - start..rows.end - first - start,
+                    buffer,
+                })
+            });
+            let parts: Vec<_> = parts.collect();
+            let pack = |i: usize, out: &mut [u8]| {
+                layout::pack_row(matrix.dtype, &bytes[i * packed_from..][..packed_from], out)
+            };
+            self.uploader.write(count, row_bytes, pack, &parts).await?;
             (self.progress)(self.loaded);
         }
         Ok(())
@@ -318,32 +312,4 @@ pub fn upload_floats(context: &Context, label: &str, values: &[f32], shape: impl
 pub fn upload_words(context: &Context, label: &str, values: &[u32], shape: impl Into<Vec<usize>>) -> Result<Tensor> {
     let buffer = context.buffer_from(label, bytemuck::cast_slice(values))?;
     Ok(Tensor::new(Storage::Buffer(buffer), 0, DType::U32, shape))
-}
-
-/// Packs rows, on all cores natively.
-fn pack_rows(dtype: DType, rows: &[u8], file_row: usize, out: &mut [u8], row_bytes: usize) -> Result<()> {
-    let pack = |rows: &[u8], out: &mut [u8]| -> Result<()> {
-        for (row, out) in rows.chunks_exact(file_row).zip(out.chunks_exact_mut(row_bytes)) {
-            layout::pack_row(dtype, row, out)?;
-        }
-        Ok(())
-    };
-    #[cfg(not(target_arch = "wasm32"))]
-    {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        let share = (rows.len() / file_row).div_ceil(cores).max(1);
-        if rows.len() > 1 << 20 && cores > 1 {
-            return std::thread::scope(|scope| {
-                let workers: Vec<_> = rows
-                    .chunks(share * file_row)
-                    .zip(out.chunks_mut(share * row_bytes))
-                    .map(|(rows, out)| scope.spawn(move || pack(rows, out)))
-                    .collect();
-                workers.into_iter().try_for_each(|worker| {
-                    worker.join().unwrap_or_else(|_| Err(Error::io("a packing thread panicked")))
-                })
-            });
-        }
-    }
-    pack(rows, out)
 }

@@ -1,32 +1,37 @@
-// Attention by cooperative matrices of SIDE x SIDE. Four subgroups, each with SIDE queries of its own, take a page of
-// keys at a time; keys and values come straight from the cache. Sums of outputs stay in registers. A row's exponents are
-// relative to `top`, which follows the row's maximum only when that is HEADROOM above it: seldom, so that the sums are
-// seldom taken through workgroup memory to be rescaled, and p <= 2^HEADROOM fits f16. Matrices are written out instead of
-// in loops: in an array they stay in registers only where every index is a constant.
+// Attention by cooperative matrices of SIDE x SIDE. Four subgroups, each with SIDE queries of its own, share KEYS keys and
+// values at a time in workgroup memory; the next are under way meanwhile. Queries and the sums of outputs stay in
+// registers, and what a subgroup writes of its scores no other reads. A row's exponents are relative to `top`, which
+// follows the row's maximum only when that is HEADROOM above it: seldom, so that the sums are seldom taken through
+// workgroup memory to be rescaled, and p <= 2^HEADROOM fits f16. Matrices are written out instead of in loops: in an array
+// they stay in registers only where every index is a constant.
 
 @group(0) @binding(3) var<storage, read> k_cache: array<vec4<f16>>; // k_cache[pages, kv_count, PAGE, HEAD_DIM]
 @group(0) @binding(4) var<storage, read> v_cache: array<vec4<f16>>; // v_cache[pages, kv_count, PAGE, HEAD_DIM]
 
 const WORKGROUP: u32 = 4u * SUBGROUP;
 const QUERIES: u32 = 4u * SIDE;
+const KEYS: u32 = 32u;
 const HEADROOM: f32 = 6.0;
 const COLUMNS: u32 = HEAD_DIM / 4u; // vectors of four in a head
 const TILES: u32 = HEAD_DIM / SIDE;
-const BATCH: u32 = PAGE / SIDE; // matrices side by side in `scores`
+const BATCH: u32 = KEYS / SIDE; // matrices side by side in `scores`
 const BATCHES: u32 = (TILES + BATCH - 1u) / BATCH;
 const WAYS: u32 = SUBGROUP / SIDE; // invocations that share a row
-const HELD: u32 = PAGE / 4u / WAYS;
-// Rows end in padding, so that eight of them lie in different banks.
-const Q_PITCH: u32 = COLUMNS + 2u;
-const S_PITCH: u32 = PAGE / 4u + 1u;
-const P_PITCH: u32 = PAGE / 4u + 2u;
+const HELD: u32 = KEYS / 4u / WAYS;
+const LOADS: u32 = (KEYS * COLUMNS + WORKGROUP - 1u) / WORKGROUP; // of an invocation, of keys as of values
+// Rows end in padding, so that eight of them lie in different banks; each is whole units of 16 bytes, which matrices want.
+const PITCH: u32 = COLUMNS + 2u;
+const S_PITCH: u32 = KEYS / 4u + 1u;
+const P_PITCH: u32 = KEYS / 4u + 2u;
 
 alias Sums = array<MatC, 16>;
+alias Queries = array<MatA, 16>;
+alias Loaded = array<vec4<f16>, LOADS>;
 
-var<workgroup> queries_tile: array<vec4<f16>, QUERIES * Q_PITCH>;
+// No variable here is smaller than 16 bytes: drivers lay them out back to back, and matrices are loaded from multiples of it.
+var<workgroup> tile: array<vec4<f16>, 2u * KEYS * PITCH>; // KEYS keys, then as many values; before them the queries
 var<workgroup> scores: array<vec4<f32>, QUERIES * S_PITCH>;
 var<workgroup> weights: array<vec4<f16>, QUERIES * P_PITCH>;
-var<workgroup> wanted: u32;
 
 // naga 30 emits what a store's arguments compute after the store itself, hence the names for them.
 fn put_matrix(sum: MatC, own: u32, tile: u32) {
@@ -141,32 +146,247 @@ fn load_batch(o: ptr<function, Sums>, own: u32, batch: u32) {
     }
 }
 
-fn score(at: u32, keys: u32, own: u32) {
-    var s: array<MatC, 8>;
-    s = array<MatC, 8>();
-    for (var d = 0u; d < COLUMNS; d += SIDE / 4u) {
-        let q = coopLoadT<MatA>(&queries_tile[at + d], Q_PITCH);
-        s[0] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 0u * SIDE * COLUMNS], COLUMNS), s[0]);
+fn load_queries(q: ptr<function, Queries>, at: u32) {
+    (*q)[0] = coopLoadT<MatA>(&tile[at + 0u * (SIDE / 4u)], PITCH);
+    if TILES > 1u {
+        (*q)[1] = coopLoadT<MatA>(&tile[at + 1u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 2u {
+        (*q)[2] = coopLoadT<MatA>(&tile[at + 2u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 3u {
+        (*q)[3] = coopLoadT<MatA>(&tile[at + 3u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 4u {
+        (*q)[4] = coopLoadT<MatA>(&tile[at + 4u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 5u {
+        (*q)[5] = coopLoadT<MatA>(&tile[at + 5u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 6u {
+        (*q)[6] = coopLoadT<MatA>(&tile[at + 6u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 7u {
+        (*q)[7] = coopLoadT<MatA>(&tile[at + 7u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 8u {
+        (*q)[8] = coopLoadT<MatA>(&tile[at + 8u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 9u {
+        (*q)[9] = coopLoadT<MatA>(&tile[at + 9u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 10u {
+        (*q)[10] = coopLoadT<MatA>(&tile[at + 10u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 11u {
+        (*q)[11] = coopLoadT<MatA>(&tile[at + 11u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 12u {
+        (*q)[12] = coopLoadT<MatA>(&tile[at + 12u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 13u {
+        (*q)[13] = coopLoadT<MatA>(&tile[at + 13u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 14u {
+        (*q)[14] = coopLoadT<MatA>(&tile[at + 14u * (SIDE / 4u)], PITCH);
+    }
+    if TILES > 15u {
+        (*q)[15] = coopLoadT<MatA>(&tile[at + 15u * (SIDE / 4u)], PITCH);
+    }
+}
+
+fn score(q: ptr<function, Queries>, own: u32) {
+    var s: array<MatC, 4>;
+    {
+        s[0] = coopMultiplyAdd((*q)[0], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 0u * (SIDE / 4u)], PITCH), s[0]);
         if BATCH > 1u {
-            s[1] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 1u * SIDE * COLUMNS], COLUMNS), s[1]);
+            s[1] = coopMultiplyAdd((*q)[0], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 0u * (SIDE / 4u)], PITCH), s[1]);
         }
         if BATCH > 2u {
-            s[2] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 2u * SIDE * COLUMNS], COLUMNS), s[2]);
+            s[2] = coopMultiplyAdd((*q)[0], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 0u * (SIDE / 4u)], PITCH), s[2]);
         }
         if BATCH > 3u {
-            s[3] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 3u * SIDE * COLUMNS], COLUMNS), s[3]);
+            s[3] = coopMultiplyAdd((*q)[0], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 0u * (SIDE / 4u)], PITCH), s[3]);
         }
-        if BATCH > 4u {
-            s[4] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 4u * SIDE * COLUMNS], COLUMNS), s[4]);
+    }
+    if TILES > 1u {
+        s[0] = coopMultiplyAdd((*q)[1], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 1u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[1], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 1u * (SIDE / 4u)], PITCH), s[1]);
         }
-        if BATCH > 5u {
-            s[5] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 5u * SIDE * COLUMNS], COLUMNS), s[5]);
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[1], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 1u * (SIDE / 4u)], PITCH), s[2]);
         }
-        if BATCH > 6u {
-            s[6] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 6u * SIDE * COLUMNS], COLUMNS), s[6]);
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[1], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 1u * (SIDE / 4u)], PITCH), s[3]);
         }
-        if BATCH > 7u {
-            s[7] = coopMultiplyAdd(q, coopLoad<MatB>(&k_cache[keys + d + 7u * SIDE * COLUMNS], COLUMNS), s[7]);
+    }
+    if TILES > 2u {
+        s[0] = coopMultiplyAdd((*q)[2], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 2u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[2], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 2u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[2], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 2u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[2], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 2u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 3u {
+        s[0] = coopMultiplyAdd((*q)[3], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 3u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[3], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 3u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[3], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 3u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[3], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 3u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 4u {
+        s[0] = coopMultiplyAdd((*q)[4], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 4u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[4], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 4u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[4], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 4u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[4], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 4u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 5u {
+        s[0] = coopMultiplyAdd((*q)[5], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 5u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[5], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 5u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[5], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 5u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[5], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 5u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 6u {
+        s[0] = coopMultiplyAdd((*q)[6], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 6u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[6], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 6u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[6], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 6u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[6], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 6u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 7u {
+        s[0] = coopMultiplyAdd((*q)[7], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 7u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[7], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 7u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[7], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 7u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[7], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 7u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 8u {
+        s[0] = coopMultiplyAdd((*q)[8], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 8u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[8], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 8u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[8], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 8u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[8], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 8u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 9u {
+        s[0] = coopMultiplyAdd((*q)[9], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 9u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[9], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 9u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[9], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 9u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[9], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 9u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 10u {
+        s[0] = coopMultiplyAdd((*q)[10], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 10u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[10], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 10u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[10], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 10u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[10], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 10u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 11u {
+        s[0] = coopMultiplyAdd((*q)[11], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 11u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[11], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 11u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[11], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 11u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[11], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 11u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 12u {
+        s[0] = coopMultiplyAdd((*q)[12], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 12u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[12], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 12u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[12], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 12u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[12], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 12u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 13u {
+        s[0] = coopMultiplyAdd((*q)[13], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 13u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[13], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 13u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[13], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 13u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[13], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 13u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 14u {
+        s[0] = coopMultiplyAdd((*q)[14], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 14u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[14], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 14u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[14], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 14u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[14], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 14u * (SIDE / 4u)], PITCH), s[3]);
+        }
+    }
+    if TILES > 15u {
+        s[0] = coopMultiplyAdd((*q)[15], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 15u * (SIDE / 4u)], PITCH), s[0]);
+        if BATCH > 1u {
+            s[1] = coopMultiplyAdd((*q)[15], coopLoad<MatB>(&tile[1u * SIDE * PITCH + 15u * (SIDE / 4u)], PITCH), s[1]);
+        }
+        if BATCH > 2u {
+            s[2] = coopMultiplyAdd((*q)[15], coopLoad<MatB>(&tile[2u * SIDE * PITCH + 15u * (SIDE / 4u)], PITCH), s[2]);
+        }
+        if BATCH > 3u {
+            s[3] = coopMultiplyAdd((*q)[15], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 15u * (SIDE / 4u)], PITCH), s[3]);
         }
     }
     put_matrix(s[0], own, 0u);
@@ -179,71 +399,90 @@ fn score(at: u32, keys: u32, own: u32) {
     if BATCH > 3u {
         put_matrix(s[3], own, 3u);
     }
-    if BATCH > 4u {
-        put_matrix(s[4], own, 4u);
-    }
-    if BATCH > 5u {
-        put_matrix(s[5], own, 5u);
-    }
-    if BATCH > 6u {
-        put_matrix(s[6], own, 6u);
-    }
-    if BATCH > 7u {
-        put_matrix(s[7], own, 7u);
+}
+
+fn weigh(o: ptr<function, Sums>, own: u32) {
+    for (var k = 0u; k < BATCH; k++) {
+        let p = coopLoadT<MatA>(&weights[own + k * (SIDE / 4u)], P_PITCH);
+        let v = (KEYS + k * SIDE) * PITCH;
+        (*o)[0] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 0u * (SIDE / 4u)], PITCH), (*o)[0]);
+        if TILES > 1u {
+            (*o)[1] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 1u * (SIDE / 4u)], PITCH), (*o)[1]);
+        }
+        if TILES > 2u {
+            (*o)[2] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 2u * (SIDE / 4u)], PITCH), (*o)[2]);
+        }
+        if TILES > 3u {
+            (*o)[3] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 3u * (SIDE / 4u)], PITCH), (*o)[3]);
+        }
+        if TILES > 4u {
+            (*o)[4] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 4u * (SIDE / 4u)], PITCH), (*o)[4]);
+        }
+        if TILES > 5u {
+            (*o)[5] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 5u * (SIDE / 4u)], PITCH), (*o)[5]);
+        }
+        if TILES > 6u {
+            (*o)[6] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 6u * (SIDE / 4u)], PITCH), (*o)[6]);
+        }
+        if TILES > 7u {
+            (*o)[7] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 7u * (SIDE / 4u)], PITCH), (*o)[7]);
+        }
+        if TILES > 8u {
+            (*o)[8] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 8u * (SIDE / 4u)], PITCH), (*o)[8]);
+        }
+        if TILES > 9u {
+            (*o)[9] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 9u * (SIDE / 4u)], PITCH), (*o)[9]);
+        }
+        if TILES > 10u {
+            (*o)[10] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 10u * (SIDE / 4u)], PITCH), (*o)[10]);
+        }
+        if TILES > 11u {
+            (*o)[11] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 11u * (SIDE / 4u)], PITCH), (*o)[11]);
+        }
+        if TILES > 12u {
+            (*o)[12] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 12u * (SIDE / 4u)], PITCH), (*o)[12]);
+        }
+        if TILES > 13u {
+            (*o)[13] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 13u * (SIDE / 4u)], PITCH), (*o)[13]);
+        }
+        if TILES > 14u {
+            (*o)[14] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 14u * (SIDE / 4u)], PITCH), (*o)[14]);
+        }
+        if TILES > 15u {
+            (*o)[15] = coopMultiplyAdd(p, coopLoadT<MatB>(&tile[v + 15u * (SIDE / 4u)], PITCH), (*o)[15]);
+        }
     }
 }
 
-fn weigh(o: ptr<function, Sums>, own: u32, values: u32) {
-    for (var k = 0u; k < BATCH; k++) {
-        let p = coopLoadT<MatA>(&weights[own + k * (SIDE / 4u)], P_PITCH);
-        let v = values + k * SIDE * COLUMNS;
-        (*o)[0] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 0u * (SIDE / 4u)], COLUMNS), (*o)[0]);
-        if TILES > 1u {
-            (*o)[1] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 1u * (SIDE / 4u)], COLUMNS), (*o)[1]);
-        }
-        if TILES > 2u {
-            (*o)[2] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 2u * (SIDE / 4u)], COLUMNS), (*o)[2]);
-        }
-        if TILES > 3u {
-            (*o)[3] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 3u * (SIDE / 4u)], COLUMNS), (*o)[3]);
-        }
-        if TILES > 4u {
-            (*o)[4] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 4u * (SIDE / 4u)], COLUMNS), (*o)[4]);
-        }
-        if TILES > 5u {
-            (*o)[5] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 5u * (SIDE / 4u)], COLUMNS), (*o)[5]);
-        }
-        if TILES > 6u {
-            (*o)[6] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 6u * (SIDE / 4u)], COLUMNS), (*o)[6]);
-        }
-        if TILES > 7u {
-            (*o)[7] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 7u * (SIDE / 4u)], COLUMNS), (*o)[7]);
-        }
-        if TILES > 8u {
-            (*o)[8] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 8u * (SIDE / 4u)], COLUMNS), (*o)[8]);
-        }
-        if TILES > 9u {
-            (*o)[9] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 9u * (SIDE / 4u)], COLUMNS), (*o)[9]);
-        }
-        if TILES > 10u {
-            (*o)[10] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 10u * (SIDE / 4u)], COLUMNS), (*o)[10]);
-        }
-        if TILES > 11u {
-            (*o)[11] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 11u * (SIDE / 4u)], COLUMNS), (*o)[11]);
-        }
-        if TILES > 12u {
-            (*o)[12] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 12u * (SIDE / 4u)], COLUMNS), (*o)[12]);
-        }
-        if TILES > 13u {
-            (*o)[13] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 13u * (SIDE / 4u)], COLUMNS), (*o)[13]);
-        }
-        if TILES > 14u {
-            (*o)[14] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 14u * (SIDE / 4u)], COLUMNS), (*o)[14]);
-        }
-        if TILES > 15u {
-            (*o)[15] = coopMultiplyAdd(p, coopLoadT<MatB>(&v_cache[v + 15u * (SIDE / 4u)], COLUMNS), (*o)[15]);
+fn load_keys(from_page: u32, lane: u32) -> Loaded {
+    var out: Loaded;
+    for (var i = 0u; i < LOADS; i++) {
+        out[i] = k_cache[from_page + min(lane + i * WORKGROUP, KEYS * COLUMNS - 1u)];
+    }
+    return out;
+}
+
+fn load_values(from_page: u32, lane: u32) -> Loaded {
+    var out: Loaded;
+    for (var i = 0u; i < LOADS; i++) {
+        out[i] = v_cache[from_page + min(lane + i * WORKGROUP, KEYS * COLUMNS - 1u)];
+    }
+    return out;
+}
+
+fn keep(loaded: Loaded, first: u32, lane: u32) {
+    for (var i = 0u; i < LOADS; i++) {
+        let at = lane + i * WORKGROUP;
+        if at < KEYS * COLUMNS {
+            tile[(first + at / COLUMNS) * PITCH + at % COLUMNS] = loaded[i];
         }
     }
+}
+
+// Where the KEYS keys from `key` on lie in the cache.
+fn cached(slot: u32, kv: u32, key: u32) -> u32 {
+    let page = page_table[slot * params.max_pages + key / PAGE];
+    return ((page * params.kv_count + kv) * PAGE + key % PAGE) * COLUMNS;
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -251,45 +490,49 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         @builtin(local_invocation_index) lane: u32) {
     let kv = group.y;
     // The last tile has the most keys and starts first.
-    let tile = tile_of(groups.x - 1u - group.x, QUERIES);
+    let queries = tile_of(groups.x - 1u - group.x, QUERIES);
     let own = lane / WAYS; // the row whose softmax this invocation shares
     let way = lane % WAYS;
-    let query = min(tile.first_query + own, tile.queries - 1u);
+    let query = min(queries.first_query + own, queries.queries - 1u);
     let row = rows[query / GROUP];
     let first_own = lane / SUBGROUP * SIDE;
     let head = (params.kv_start + kv) * GROUP;
     let row_stride = (params.heads + 2u * params.kv_heads) * COLUMNS;
 
     for (var i = lane; i < QUERIES * COLUMNS; i += WORKGROUP) {
-        let source = min(tile.first_query + i / COLUMNS, tile.queries - 1u);
+        let source = min(queries.first_query + i / COLUMNS, queries.queries - 1u);
         let value = qkv[source / GROUP * row_stride + (head + source % GROUP) * COLUMNS + i % COLUMNS] * params.scale;
-        queries_tile[i / COLUMNS * Q_PITCH + i % COLUMNS] =
-            vec4<f16>(clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+        tile[i / COLUMNS * PITCH + i % COLUMNS] = vec4<f16>(clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
     }
-    if lane == 0u {
-        wanted = 0u;
-    }
+    workgroupBarrier();
+    var q: Queries;
+    load_queries(&q, first_own * PITCH);
     var o: Sums;
-    o = Sums();
     var top = LOWEST;
     var total = 0.0; // of this invocation's keys
 
     var next_slot = 0u;
     loop {
-        let slot = slot_from(tile, next_slot);
+        let slot = slot_from(queries, next_slot);
         if slot == 0xffffffffu {
             break;
         }
         next_slot = slot + 1u;
-        let last = last_of(tile, slot);
+        let last = last_of(queries, slot);
         let limit = select(-1, i32(row.z), row.w != 0u && row.y == slot);
-        for (var key = 0u; key <= last; key += PAGE) {
-            let page = page_table[slot * params.max_pages + key / PAGE];
-            let cached = (page * params.kv_count + kv) * PAGE * COLUMNS;
-            // Also orders this page's scores behind the last one's.
+        var keys = load_keys(cached(slot, kv, 0u), lane);
+        var values = load_values(cached(slot, kv, 0u), lane);
+        for (var key = 0u; key <= last; key += KEYS) {
+            // Behind what was read of the tile before.
             workgroupBarrier();
-            score(first_own * Q_PITCH, cached, first_own * S_PITCH);
+            keep(keys, 0u, lane);
+            keep(values, KEYS, lane);
             workgroupBarrier();
+            let next = cached(slot, kv, select(key, key + KEYS, key + KEYS <= last));
+            keys = load_keys(next, lane);
+            values = load_values(next, lane);
+            score(&q, first_own * S_PITCH);
+            subgroupBarrier();
             var held: array<vec4<f32>, HELD>;
             var best = LOWEST;
             for (var i = 0u; i < HELD; i++) {
@@ -307,7 +550,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             } else if best > top + HEADROOM {
                 rescale = exp2(top - best);
                 top = best;
-                wanted = 1u;
             }
             total *= rescale;
             for (var i = 0u; i < HELD; i++) {
@@ -316,22 +558,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 total += dot(vec4<f32>(p), vec4<f32>(1.0));
                 weights[own * P_PITCH + way + i * WAYS] = p;
             }
-            if workgroupUniformLoad(&wanted) != 0u {
+            subgroupBarrier();
+            if subgroupAny(rescale != 1.0) {
                 for (var batch = 0u; batch < BATCHES; batch++) {
                     store_batch(&o, first_own * S_PITCH, batch);
-                    workgroupBarrier();
+                    subgroupBarrier();
                     for (var i = 0u; i < HELD; i++) {
                         scores[own * S_PITCH + way + i * WAYS] *= rescale;
                     }
-                    workgroupBarrier();
+                    subgroupBarrier();
                     load_batch(&o, first_own * S_PITCH, batch);
-                    workgroupBarrier();
-                }
-                if lane == 0u {
-                    wanted = 0u;
+                    subgroupBarrier();
                 }
             }
-            weigh(&o, first_own * P_PITCH, cached);
+            weigh(&o, first_own * P_PITCH);
         }
     }
 
@@ -342,12 +582,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let inverse = select(0.0, 1.0 / total, total > 0.0);
     let to = (query / GROUP * params.heads + head + query % GROUP) * COLUMNS;
     for (var batch = 0u; batch < BATCHES; batch++) {
-        workgroupBarrier();
+        subgroupBarrier();
         store_batch(&o, first_own * S_PITCH, batch);
-        workgroupBarrier();
+        subgroupBarrier();
         for (var i = 0u; i < HELD; i++) {
-            let column = batch * (PAGE / 4u) + way + i * WAYS;
-            if column < COLUMNS && tile.first_query + own < tile.queries {
+            let column = batch * (KEYS / 4u) + way + i * WAYS;
+            if column < COLUMNS && queries.first_query + own < queries.queries {
                 put_vector(to + column, scores[own * S_PITCH + way + i * WAYS] * inverse);
             }
         }

@@ -7,10 +7,16 @@ const MATRIX = SIDE * SIDE;
 
 alias Sums = array<MatC, 16>; // row i, column j at 4 i + j
 
+var<workgroup> x_tile: array<Vec4, TILE_M * PITCH>;
+var<workgroup> w_tile: array<Vec4, TILE_N * PITCH>;
 var<workgroup> parts: array<f32, WORKGROUP / SUBGROUP * MATRIX>; // a matrix of each subgroup
 
-fn tile_at(row: u32, i: u32) -> u32 {
-    return row * PITCH + i;
+fn put_x(row: u32, i: u32, value: Vec4) {
+    x_tile[row * PITCH + i] = value;
+}
+
+fn put_w(row: u32, i: u32, value: Vec4) {
+    w_tile[row * PITCH + i] = value;
 }
 
 fn multiply(sums: ptr<function, Sums>, lane: u32) {
