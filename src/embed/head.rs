@@ -30,9 +30,9 @@ const MAX_LABELS: u64 = 1 << 16;
 pub struct Head {
     labels: Vec<String>,
     /// `[labels, dimensions]`.
-    weight: Vec<f32>,
+    pub(super) weight: Vec<f32>,
     /// `[labels]`.
-    bias: Vec<f32>,
+    pub(super) bias: Vec<f32>,
 }
 
 impl Head {
@@ -66,11 +66,13 @@ impl Head {
     /// `Format` for a file of another kind or numbers that do not fit together; what reading gives.
     pub async fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
         let file = Safetensors::open(source).await?;
-        let labels = file.metadata().get("labels").ok_or_else(|| {
-            Error::format("head: metadata labels: not found, expected a JSON array of texts")
+        let labels = file
+            .metadata()
+            .get("labels")
+            .ok_or_else(|| Error::format("head: metadata labels: not found, expected a JSON array of texts"))?;
+        let labels: Vec<String> = serde_json::from_str(labels).map_err(|error| {
+            Error::format(format!("head: metadata labels: {error}, expected a JSON array of texts"))
         })?;
-        let labels: Vec<String> = serde_json::from_str(labels)
-            .map_err(|error| Error::format(format!("head: metadata labels: {error}, expected a JSON array of texts")))?;
         let count = labels.len() as u64;
         if count > MAX_LABELS {
             return Err(Error::format(format!("head: {count} labels, expected at most {MAX_LABELS}")));
@@ -88,8 +90,7 @@ impl Head {
         let (count, dimensions) = (self.labels.len() as u64, self.dimensions() as u64);
         let labels = serde_json::Value::from(self.labels.clone()).to_string();
         let metadata = BTreeMap::from([("labels".to_owned(), labels)]);
-        let tensors =
-            [("weight", Element::F32, vec![count, dimensions]), ("bias", Element::F32, vec![count])];
+        let tensors = [("weight", Element::F32, vec![count, dimensions]), ("bias", Element::F32, vec![count])];
         let mut bytes = header(&tensors, &metadata)?;
         for value in self.weight.iter().chain(&self.bias) {
             bytes.extend(value.to_le_bytes());

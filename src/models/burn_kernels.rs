@@ -197,12 +197,7 @@ impl Launcher {
     ///
     /// # Errors
     /// As [`Self::launch`].
-    pub fn add_linear(
-        &self,
-        matrices: &[Packed],
-        x: &BurnTensor<2>,
-        y: BurnTensor<2>,
-    ) -> Result<BurnTensor<2>> {
+    pub fn add_linear(&self, matrices: &[Packed], x: &BurnTensor<2>, y: BurnTensor<2>) -> Result<BurnTensor<2>> {
         let mut operands = Operands::default();
         let x = operands.floats(x)?;
         let y = operands.taken(y)?;

@@ -278,9 +278,7 @@ impl LayerNorm {
     /// As [`Launcher::launch`].
     pub fn forward(&self, x: Tensor<2>, add: &Tensor<2>, rows: &Tensor<2, Int>) -> Result<Tensor<2>> {
         match &self.kernels {
-            Kernels::Own(launcher) => {
-                launcher.layer_norm(x, add, rows, &self.weight.val(), &self.bias.val(), self.eps)
-            }
+            Kernels::Own(launcher) => launcher.layer_norm(x, add, rows, &self.weight.val(), &self.bias.val(), self.eps),
             Kernels::Burn if add.dims()[0] == 1 => Ok(self.plain(x + add.clone())),
             Kernels::Burn => Ok(self.plain(x + add.clone().select(0, column(rows, 1)))),
         }

@@ -13,12 +13,14 @@ use super::encoder::{EncoderArgs, InputArgs, vectors};
 use super::failure::{Failure, Result};
 
 #[derive(clap::Args, Debug)]
-#[command(after_help = "A line of output is a text's likeliest label and its probability. A head is a safetensors file:
+#[command(
+    after_help = "A line of output is a text's likeliest label and its probability. A head is a safetensors file:
 `weight` [labels, dimensions], `bias` [labels], and `labels`, a JSON array, in its metadata.
 
 Examples:
   anygpu classify -m all-MiniLM-L6-v2 --head feedback.safetensors \"It crashes when I press save.\"
-  anygpu classify -m all-MiniLM-L6-v2 --head feedback.safetensors --input lines.txt --json | jq '.texts[0]'")]
+  anygpu classify -m all-MiniLM-L6-v2 --head feedback.safetensors --input lines.txt --json | jq '.texts[0]'"
+)]
 pub struct Args {
     /// The texts
     #[arg(required_unless_present = "input", conflicts_with = "input")]

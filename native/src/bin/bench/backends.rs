@@ -221,8 +221,7 @@ async fn decoder(
     let vocabulary = model.config().vocab_size;
     let prompt_length = arguments.n_prompt.first().copied().unwrap_or(128);
     let n_gen = arguments.n_gen.unwrap_or(if software { 8 } else { 64 });
-    let tokens: Vec<u32> =
-        (0..prompt_length + n_gen).map(|i| ((i * 7919) % (vocabulary - 1) + 1) as u32).collect();
+    let tokens: Vec<u32> = (0..prompt_length + n_gen).map(|i| ((i * 7919) % (vocabulary - 1) + 1) as u32).collect();
     let (prompt, rest) = tokens.split_at(prompt_length);
     let options = |plain| SessionOptions { context_length: tokens.len(), plain, ..Default::default() };
     let expected = match arguments.no_check {
@@ -256,9 +255,7 @@ async fn decoder(
         pollster::block_on(session.forward(0, prompt))
     })?;
     push(prefill.row(ANYGPU, &samples, first, check(&logits, 0)), report);
-    if let Some((samples, first, logits)) =
-        steps(rest, |token| pollster::block_on(session.forward(0, &[token])))?
-    {
+    if let Some((samples, first, logits)) = steps(rest, |token| pollster::block_on(session.forward(0, &[token])))? {
         push(decode.row(ANYGPU, &samples, first, check(&logits, 1)), report);
     }
     for engine in engines {
@@ -269,8 +266,7 @@ async fn decoder(
             values(llama.forward_last(prompt, &mut cache)?)
         })?;
         push(prefill.row(engine.name, &samples, first, check(&logits, 0)), report);
-        if let Some((samples, first, logits)) =
-            steps(rest, |token| values(llama.forward_last(&[token], &mut cache)?))?
+        if let Some((samples, first, logits)) = steps(rest, |token| values(llama.forward_last(&[token], &mut cache)?))?
         {
             push(decode.row(engine.name, &samples, first, check(&logits, 1)), report);
         }
@@ -279,10 +275,7 @@ async fn decoder(
 }
 
 /// The time of each step but the first, that of the first, and the last answer.
-fn steps(
-    tokens: &[u32],
-    mut step: impl FnMut(u32) -> Result<Vec<f32>>,
-) -> Result<Option<(Vec<f64>, f64, Vec<f32>)>> {
+fn steps(tokens: &[u32], mut step: impl FnMut(u32) -> Result<Vec<f32>>) -> Result<Option<(Vec<f64>, f64, Vec<f32>)>> {
     let mut samples = Vec::with_capacity(tokens.len());
     let mut logits = Vec::new();
     for &token in tokens {

@@ -1,31 +1,14 @@
-//! Burn module = reference = plan, on small random encoders and on MiniLM.
-
-use std::sync::Arc;
+//! Burn module = reference = plan, on small random encoders. On MiniLM: see the tests of [`crate::embed::burn_head`].
 
 use ::burn::tensor::Device;
 
 use super::*;
 use crate::dtype::DType;
 use crate::error::ErrorKind;
-use crate::format::Safetensors;
 use crate::kernels::testing::nmse;
 use crate::models::bert::Reference;
-use crate::models::bert::file::from_safetensors;
-use crate::models::bert::testing::{tiny_config, tiny_safetensors};
+use crate::models::bert::tests::{by_plan, open_safetensors, texts};
 use crate::models::burn_kernels::testing::{gpu, places, values};
-
-fn tensors(dtype: Option<DType>) -> (Config, TensorFile) {
-    let config = tiny_config();
-    let bytes = tiny_safetensors(&config, 7, "").unwrap();
-    let file = pollster::block_on(Safetensors::open(Arc::new(bytes))).unwrap();
-    let tensors = from_safetensors(&file, &config, dtype).unwrap();
-    (config, tensors)
-}
-
-fn texts() -> Vec<Vec<u32>> {
-    let text = |seed: u32, length: u32| (0..length).map(|i| (seed + i * i * 7 + 3 * i) % 120).collect();
-    vec![text(1, 5), text(2, 1), text(3, 66), text(50, 2), text(4, 17)]
-}
 
 fn load(config: &Config, file: &TensorFile, device: &Device, kernels: &Kernels) -> Bert {
     pollster::block_on(Bert::load(config.clone(), file, device, kernels)).unwrap()
@@ -38,27 +21,34 @@ fn limit(rounds: bool) -> f64 {
 }
 
 #[test]
-fn modules_equal_the_reference_everywhere() {
+fn modules_equal_the_reference_and_the_plan_everywhere() {
     let gpu = gpu();
     let texts = texts();
     let slices: Vec<&[u32]> = texts.iter().map(Vec::as_slice).collect();
     let mut failed = Vec::new();
     for dtype in [None, Some(DType::F16), Some(DType::Q8_0)] {
-        let (config, file) = tensors(dtype);
+        let (config, file) = open_safetensors("", dtype);
         let reference = pollster::block_on(Reference::load(config.clone(), &file)).unwrap();
-        for place in places(&gpu) {
-            let bert = load(&config, &file, &place.device, &place.kernels);
-            for (pooling, normalize) in
-                [(Pooling::Mean, true), (Pooling::Mean, false), (Pooling::Cls, true), (Pooling::LastToken, false)]
-            {
-                let expected: Vec<f32> =
-                    texts.iter().flat_map(|text| reference.embed(text, pooling, normalize).unwrap()).collect();
-                let found = values(bert.embed(&slices, pooling, normalize).unwrap());
-                let error = nmse(&found, &expected);
-                if error.is_nan() || error > limit(place.rounds) || found.len() != expected.len() {
-                    failed.push(format!("{} {dtype:?} {pooling:?} {normalize}: NMSE {error:.2e}", place.name));
+        let modules: Vec<_> = places(&gpu)
+            .into_iter()
+            .map(|place| (place.name, place.rounds, load(&config, &file, &place.device, &place.kernels)))
+            .collect();
+        for (pooling, normalize) in
+            [(Pooling::Mean, true), (Pooling::Mean, false), (Pooling::Cls, true), (Pooling::LastToken, false)]
+        {
+            let expected: Vec<f32> =
+                texts.iter().flat_map(|text| reference.embed(text, pooling, normalize).unwrap()).collect();
+            let mut compare = |name: &str, rounds: bool, found: &[f32]| {
+                let error = nmse(found, &expected);
+                if error.is_nan() || error > limit(rounds) || found.len() != expected.len() {
+                    failed.push(format!("{name} {dtype:?} {pooling:?} {normalize}: NMSE {error:.2e}"));
                 }
+            };
+            for (name, rounds, bert) in &modules {
+                compare(name, *rounds, &values(bert.embed(&slices, pooling, normalize).unwrap()));
             }
+            let rounds = gpu.launcher.profile().features.f16;
+            compare("plan", rounds, &by_plan(&gpu.context, &config, file.clone(), pooling, normalize));
         }
     }
     gpu.context.check().unwrap();
@@ -67,7 +57,7 @@ fn modules_equal_the_reference_everywhere() {
 
 #[test]
 fn texts_of_one_length_need_no_mask() {
-    let (config, file) = tensors(None);
+    let (config, file) = open_safetensors("", None);
     let gpu = gpu();
     let texts: [&[u32]; 2] = [&[3, 99, 7, 20], &[5, 5, 80, 1]];
     let reference = pollster::block_on(Reference::load(config.clone(), &file)).unwrap();
@@ -82,7 +72,7 @@ fn texts_of_one_length_need_no_mask() {
 
 #[test]
 fn the_module_on_burns_kernels_can_be_trained() {
-    let (config, file) = tensors(None);
+    let (config, file) = open_safetensors("", None);
     let device = Device::flex().autodiff();
     let bert = load(&config, &file, &device, &Kernels::Burn);
     let vectors = bert.embed(&[&[1, 2, 3], &[4]], Pooling::Mean, false).unwrap();
@@ -95,7 +85,7 @@ fn the_module_on_burns_kernels_can_be_trained() {
 
 #[test]
 fn what_does_not_fit_is_named() {
-    let (config, file) = tensors(None);
+    let (config, file) = open_safetensors("", None);
     let bert = load(&config, &file, &Device::flex(), &Kernels::Burn);
     let long = vec![1; config.max_positions + 1];
     for (texts, expected) in [
