@@ -111,7 +111,7 @@ fn minilm_with_a_head_is_the_same_in_burn_and_in_anygpu() {
         let files = ModelFiles::open(folder())?;
         let mut embedder = Embedder::load(&gpu.context, files, &LoadOptions::default(), |_| {}).await?;
         let embedded = embedder.embed(&few_texts, &TextOptions::default()).await?;
-        crate::Result::Ok((on_cpu, found, embedded))
+        Ok::<_, Error>((on_cpu, found, embedded))
     })
     .unwrap();
     assert_eq!((embedded.len(), on_cpu.len()), (FEW, 384 * texts.len()));
