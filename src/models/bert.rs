@@ -10,6 +10,8 @@
 //!
 //! Texts are packed: their rows lie one behind the other, and a row attends to the rows of its own text.
 
+#[cfg(feature = "burn")]
+pub mod burn;
 pub mod config;
 pub mod file;
 pub mod plan;

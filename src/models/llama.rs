@@ -8,6 +8,8 @@
 //! logits = (rms_norm(x) · output_norm) · outputᵀ
 //! ```
 
+#[cfg(feature = "burn")]
+pub mod burn;
 pub mod config;
 pub mod plan;
 pub mod reference;

@@ -93,6 +93,35 @@ impl TensorFile {
     }
 }
 
+#[cfg(feature = "burn")]
+impl TensorFile {
+    /// A matrix's format and its rows, packed as on the GPU.
+    ///
+    /// # Errors
+    /// `Shape` where it is no matrix, or what reading gives.
+    pub async fn packed(&self, name: &str) -> Result<(DType, [usize; 2], Vec<u8>)> {
+        let info = self.tensor(name)?;
+        let [rows, cols] = info.shape[..] else {
+            let found = &info.shape;
+            return Err(Error::shape(format!("tensor {name}: found shape {found:?}, expected a matrix")));
+        };
+        let [rows, cols] = [rows as usize, cols as usize];
+        let mut dtype = info.dtype;
+        let mut bytes = self.source.read(info.offset, info.bytes as usize).await?;
+        if let Some(matrices) = self.matrices.filter(|&matrices| matrices != dtype) {
+            let mut values = vec![0.0; rows * cols];
+            let mut blocks = Vec::new();
+            quant::dequantize(dtype, &bytes, &mut values).map_err(|error| error.context(name))?;
+            quant::quantize(matrices, &values, &mut blocks).map_err(|error| error.context(name))?;
+            (dtype, bytes) = (matrices, blocks.into());
+        }
+        let row_bytes = layout::row_bytes(dtype, layout::padded_cols(dtype, cols));
+        let mut packed = vec![0; rows * row_bytes];
+        pack_rows(dtype, &bytes, dtype.bytes(cols as u64)? as usize, &mut packed, row_bytes)?;
+        Ok((dtype, [rows, cols], packed))
+    }
+}
+
 /// Where weights come from.
 #[derive(Clone)]
 pub enum Weights {

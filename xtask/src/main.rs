@@ -5,6 +5,7 @@
 //! ci          -> test, then checks of the repository itself
 //! ```
 
+mod burn;
 mod checks;
 mod driver;
 mod install;
@@ -22,8 +23,8 @@ Sets up a fresh machine for anygpu, then does the work.
 usage: cargo xtask COMMAND [ARGUMENTS]
 
   bench [ARGUMENTS]   run the benchmark (arguments: cargo xtask bench --help)
-  test [ARGUMENTS]    format, lints, all tests, documentation, then the browser build in a browser; with arguments only
-                      `cargo test --workspace ARGUMENTS`
+  test [ARGUMENTS]    format, lints, all tests, documentation, the tests of the Burn modules, then the browser build in a
+                      browser; with arguments only `cargo test --workspace ARGUMENTS`
   web [--quick]       build the npm package and the page into web/dist (more: cargo xtask web --help)
   serve [FOLDER]      serve web/dist with the headers that it needs (more: cargo xtask serve --help)
   checks              what the repository may not hold, and what the library may not depend on
@@ -89,6 +90,7 @@ fn test(arguments: &[String]) -> Result<(), String> {
         Step::new("lints", cargo(&["clippy", "--release", "--workspace", "--all-targets", "--", "-D", "warnings"])),
         Step::new("documentation", doc),
         Step::new("tests", all),
+        Step::new("burn", burn::tests()),
     ];
     steps.extend(web::test_steps()?);
     run::steps(steps)

@@ -18,8 +18,14 @@ use anygpu_native::{cpu, shipped};
 use clap::Parser;
 use vectors::{VECTOR_SUITES, VectorArguments};
 
+#[cfg(feature = "burn")]
+#[path = "bench/backends.rs"]
+mod backends;
 #[path = "bench/vectors.rs"]
 mod vectors;
+
+/// The suite of builds with the feature `burn`.
+const BACKENDS: &str = "backends";
 
 /// Measures anygpu on this machine, beside the CPU and any program that prints llama-bench's JSON.
 #[derive(Parser)]
@@ -30,6 +36,7 @@ mod vectors;
   bench -m llama-2-7b.Q4_0.gguf --output out   a file; out/report.json, report.md, report.html
   bench --synthetic llama-2-7b --dtype q4_0    random weights made on the GPU
   bench --suite embed,search --encoder all-MiniLM-L6-v2      texts to vectors, and search among a million of them
+  bench --suite backends --encoder all-MiniLM-L6-v2          the plan beside Burn modules, in a build with --features burn
   bench -m M.gguf --baseline 'llama.cpp-cuda=llama-bench -m {model} -p {n_prompt} -n {n_gen} -d {n_depth} -o json'"
 )]
 struct Arguments {
@@ -45,7 +52,7 @@ struct Arguments {
     /// The format of random weights
     #[arg(long, default_value = "q4_0", value_parser = |s: &str| s.parse::<DType>())]
     dtype: DType,
-    /// Suites to run: kernels, load, prefill, decode, batch, streams, memory; embed and search where asked for
+    /// Suites to run: kernels, load, prefill, decode, batch, streams, memory; embed, search and backends where asked for
     #[arg(long, value_delimiter = ',', default_values_t = SUITES.map(String::from))]
     suite: Vec<String>,
     #[command(flatten)]
@@ -111,9 +118,13 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<bool> {
-    let known = [&SUITES[..], &VECTOR_SUITES].concat();
+    let known = [&SUITES[..], &VECTOR_SUITES, &[BACKENDS]].concat();
     if let Some(unknown) = arguments.suite.iter().find(|suite| !known.contains(&suite.as_str())) {
         return Err(Error::unsupported(format!("suite {unknown:?}: expected one of {}", known.join(", "))));
+    }
+    let wants_backends = arguments.suite.iter().any(|suite| suite == BACKENDS);
+    if wants_backends && cfg!(not(feature = "burn")) {
+        return Err(Error::unsupported("suite backends: expected a build with --features burn"));
     }
     let adapter = Adapter::request(&AdapterOptions { name: arguments.adapter.clone(), ..Default::default() }).await?;
     let clip = arguments.profile.as_deref().map(anygpu_native::clip::profile).transpose()?;
@@ -123,6 +134,10 @@ async fn run(arguments: Arguments) -> Result<bool> {
     eprintln!("{} ({})", context.profile().name, context.driver());
 
     vectors::run(&arguments, &adapter, &context, &mut report).await?;
+    #[cfg(feature = "burn")]
+    if wants_backends {
+        backends::run(&arguments, &adapter, &mut report).await?;
+    }
     if arguments.suite.iter().any(|suite| SUITES.contains(&suite.as_str())) {
         run_model(&arguments, &adapter, &context, &mut report).await?;
     }

@@ -200,7 +200,7 @@ async fn norm(loader: &mut Loader<'_>, added: &str, norm: &str, d: usize) -> Res
 }
 
 /// The embeddings of positions, `[max_positions, d_model]`, that of segment 0 added to each: every text is of segment 0.
-async fn position_table(config: &Config, file: &TensorFile) -> Result<Vec<f32>> {
+pub(super) async fn position_table(config: &Config, file: &TensorFile) -> Result<Vec<f32>> {
     let mut table = file.values("position_embd.weight").await?;
     let types = file.values("token_types.weight").await?;
     for row in table.chunks_exact_mut(config.d_model) {

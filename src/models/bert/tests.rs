@@ -25,13 +25,19 @@ fn context(clip: Option<&str>) -> Context {
     })
 }
 
-fn texts() -> Vec<Vec<u32>> {
+pub(super) fn texts() -> Vec<Vec<u32>> {
     let text = |seed: u32, length: u32| (0..length).map(|i| (seed + i * i * 7 + 3 * i) % 120).collect();
     vec![text(1, 5), text(2, 1), text(3, 66), text(50, 2), text(4, 17), text(1, 5)]
 }
 
 /// The vectors of texts by a plan of some more rows and texts than are in use.
-fn by_plan(context: &Context, config: &Config, file: Arc<TensorFile>, pooling: Pooling, normalize: bool) -> Vec<f32> {
+pub(super) fn by_plan(
+    context: &Context,
+    config: &Config,
+    file: Arc<TensorFile>,
+    pooling: Pooling,
+    normalize: bool,
+) -> Vec<f32> {
     let bert = pollster::block_on(Bert::load(context, config.clone(), file, &mut |_| {})).unwrap();
     let mut builder = Builder::new(context);
     let texts = texts();
@@ -60,7 +66,7 @@ fn by_reference(config: &Config, file: &TensorFile, pooling: Pooling, normalize:
     texts().iter().flat_map(|text| reference.embed(text, pooling, normalize).unwrap()).collect()
 }
 
-fn open_safetensors(prefix: &str, dtype: Option<DType>) -> (Config, Arc<TensorFile>) {
+pub(super) fn open_safetensors(prefix: &str, dtype: Option<DType>) -> (Config, Arc<TensorFile>) {
     let config = tiny_config();
     let bytes = tiny_safetensors(&config, 7, prefix).unwrap();
     let file = pollster::block_on(Safetensors::open(Arc::new(bytes))).unwrap();

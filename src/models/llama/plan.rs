@@ -513,7 +513,7 @@ pub fn memory_bytes(
 
 /// (cos, sin) for positions 0 to 255, times the magnitude, then for multiples of 256: the product of two entries is that
 /// of any position, exact to f32 where a GPU's own sine of a large angle is not.
-fn rope_table((frequencies, magnitude): &(Vec<f32>, f32), context_length: usize) -> Vec<f32> {
+pub(super) fn rope_table((frequencies, magnitude): &(Vec<f32>, f32), context_length: usize) -> Vec<f32> {
     let mut table = Vec::new();
     let mut push = |position: usize, scale: f64| {
         for &frequency in frequencies {

@@ -21,18 +21,18 @@ pub const VECTOR_SUITES: [&str; 2] = ["embed", "search"];
 /// What the suites `embed` and `search` take.
 #[derive(clap::Args)]
 pub struct VectorArguments {
-    /// The suite embed: a folder with model.safetensors, or a GGUF file (bert)
+    /// The suites embed and backends: a folder with model.safetensors, or a GGUF file (bert)
     #[arg(long)]
-    encoder: Option<PathBuf>,
-    /// The suite embed: what matrices become at load [default: f16]
+    pub encoder: Option<PathBuf>,
+    /// The suites embed and backends: what matrices become at load [default: f16]
     #[arg(long, value_parser = |s: &str| s.parse::<DType>())]
-    encoder_dtype: Option<DType>,
-    /// The suite embed: numbers of texts [default: 1,10,100,1000; 1,4 on a software adapter]
+    pub encoder_dtype: Option<DType>,
+    /// The suites embed and backends: numbers of texts [default: 1,10,100,1000; 1,4 on a software adapter]
     #[arg(long, value_delimiter = ',')]
-    texts: Vec<usize>,
-    /// The suite embed: tokens of a text
+    pub texts: Vec<usize>,
+    /// The suites embed and backends: tokens of a text
     #[arg(long, default_value_t = 128)]
-    text_tokens: usize,
+    pub text_tokens: usize,
     /// The suite search: vectors of the index [default: 1000000; 20000 on a software adapter]
     #[arg(long)]
     vectors: Option<usize>,
@@ -50,7 +50,8 @@ pub struct VectorArguments {
     top: usize,
 }
 
-fn show(row: &Row) {
+/// Says a row on stderr.
+pub fn show(row: &Row) {
     let rate = row.texts_per_second.map(|rate| format!(" {rate:.1} texts/s"));
     let rate = rate.or_else(|| Some(format!(" {:.1} queries/s", row.queries_per_second?))).unwrap_or_default();
     let ms = row.p50_ms.map_or(String::new(), |ms| format!(" {ms:.3} ms"));
@@ -183,7 +184,7 @@ async fn search(
 }
 
 /// Baselines whose command names the suite: `--baseline 'pytorch-cuda=python baseline.py embed {model} …'`.
-fn baselines(arguments: &Arguments, request: &Request, suite: &str, report: &mut Report) -> Result<()> {
+pub fn baselines(arguments: &Arguments, request: &Request, suite: &str, report: &mut Report) -> Result<()> {
     for baseline in &arguments.baseline {
         if !baseline.words(request).iter().any(|word| word == suite) {
             continue;
