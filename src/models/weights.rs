@@ -117,7 +117,10 @@ impl TensorFile {
         }
         let row_bytes = layout::row_bytes(dtype, layout::padded_cols(dtype, cols));
         let mut packed = vec![0; rows * row_bytes];
-        pack_rows(dtype, &bytes, dtype.bytes(cols as u64)? as usize, &mut packed, row_bytes)?;
+        let file_row = dtype.bytes(cols as u64)? as usize;
+        for (row, out) in bytes.chunks_exact(file_row).zip(packed.chunks_exact_mut(row_bytes)) {
+            layout::pack_row(dtype, row, out)?;
+        }
         Ok((dtype, [rows, cols], packed))
     }
 }
