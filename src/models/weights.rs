@@ -109,10 +109,7 @@ impl TensorFile {
         let mut dtype = info.dtype;
         let mut bytes = self.source.read(info.offset, info.bytes as usize).await?;
         if let Some(matrices) = self.matrices.filter(|&matrices| matrices != dtype) {
-            let mut values = vec![0.0; rows * cols];
-            let mut blocks = Vec::new();
-            quant::dequantize(dtype, &bytes, &mut values).map_err(|error| error.context(name))?;
-            quant::quantize(matrices, &values, &mut blocks).map_err(|error| error.context(name))?;
+            let blocks = convert(dtype, &bytes, rows * cols, matrices).map_err(|error| error.context(name))?;
             (dtype, bytes) = (matrices, blocks.into());
         }
         let row_bytes = layout::row_bytes(dtype, layout::padded_cols(dtype, cols));
@@ -134,6 +131,15 @@ pub enum Weights {
     Tensors(Arc<TensorFile>),
     /// Random numbers in one format, made on the GPU.
     Synthetic(DType),
+}
+
+/// Elements of one format in another.
+fn convert(from: DType, bytes: &[u8], elements: usize, to: DType) -> Result<Vec<u8>> {
+    let mut values = vec![0.0; elements];
+    quant::dequantize(from, bytes, &mut values)?;
+    let mut blocks = Vec::new();
+    quant::quantize(to, &values, &mut blocks)?;
+    Ok(blocks)
 }
 
 /// Rows of a matrix that one buffer and one binding hold.
@@ -278,12 +284,8 @@ impl<'a> Loader<'a> {
             self.loaded += bytes.len() as u64;
             let mut packed_from = file_row;
             if info.dtype != matrix.dtype {
-                let mut values = vec![0.0; count * matrix.cols];
-                quant::dequantize(info.dtype, &bytes, &mut values)?;
-                let mut blocks = Vec::new();
-                quant::quantize(matrix.dtype, &values, &mut blocks)?;
                 packed_from = matrix.dtype.bytes(matrix.cols as u64)? as usize;
-                bytes = blocks.into();
+                bytes = convert(info.dtype, &bytes, count * matrix.cols, matrix.dtype)?.into();
             }
             // The chunk may span parts.
             let parts = matrix.parts.iter().filter_map(|(part_first, part)| {
