@@ -14,6 +14,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { brotliCompress, constants } from "node:zlib";
+import { build } from "esbuild";
 
 /** What the WASM may weigh on its way to a browser. */
 const LARGEST_BROTLI_BYTES = 2_000_000;
@@ -41,9 +42,11 @@ await rm(output, { recursive: true, force: true });
 await mkdir(npm, { recursive: true });
 await cp(join(WEB, "js"), npm, { recursive: true });
 await cp(join(WEB, "page"), join(output, "page"), { recursive: true });
-await copyFile(join(WEB, "index.html"), join(output, "index.html"));
 await models(join(output, "models"));
 const wasm = await bindings();
+await bundled(npm, ["index.js", "openai.js", "worker.js"]);
+await bundled(join(output, "page"), ["boot.js", "main.js"]);
+await page();
 await manifest();
 
 const text = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
@@ -90,6 +93,48 @@ async function optimised(path) {
   await run(process.execPath, [program, path, "-o", unfinished, ...flags], { maxBuffer: 1 << 26 });
   await rename(unfinished, kept);
   return kept;
+}
+
+/**
+ * Makes one file of each of `entries` and the modules that it imports, which go: a browser would ask for them level by
+ * level. An entry that another imports stays a module of its own.
+ */
+async function bundled(folder, entries) {
+  const shared = {
+    name: "entries",
+    setup(build) {
+      build.onResolve({ filter: /^\.\.?\// }, ({ path, importer }) => {
+        const elsewhere = !path.startsWith("./") || entries.includes(path.slice(2));
+        return importer && elsewhere ? { path, external: true } : undefined;
+      });
+    },
+  };
+  const { outputFiles, metafile } = await build({
+    absWorkingDir: folder,
+    entryPoints: entries,
+    outdir: folder,
+    plugins: [shared],
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    charset: "utf8",
+    metafile: true,
+    write: false,
+    logLevel: "warning",
+  });
+  for (const name of Object.keys(metafile.inputs)) await rm(join(folder, name));
+  for (const { path, contents } of outputFiles) await writeFile(path, contents);
+}
+
+/** The page; what it preloads is only what is still there. */
+async function page() {
+  const lines = (await readFile(join(WEB, "index.html"), "utf8")).split("\n");
+  const kept = [];
+  for (const line of lines) {
+    const preloaded = line.match(/^<link rel="modulepreload" href="([^"]+)">$/)?.[1];
+    if (!preloaded || (await exists(join(output, preloaded)))) kept.push(line);
+  }
+  await writeFile(join(output, "index.html"), kept.join("\n"));
 }
 
 async function models(folder) {

@@ -24,6 +24,37 @@ pub struct LoadProgress {
     pub total_bytes: u64,
 }
 
+/// A file whose header is read and whose tokenizer is built, for which no device is needed yet: a browser takes long to
+/// give one.
+pub struct ModelFile {
+    gguf: Arc<Gguf>,
+    config: Config,
+    tokenizer: Option<Tokenizer>,
+}
+
+impl ModelFile {
+    /// Reads a GGUF file's header.
+    ///
+    /// # Errors
+    /// `Format` or `Unsupported` for a file that cannot be loaded.
+    pub async fn open(source: Arc<dyn ByteSource>) -> Result<Self> {
+        let gguf = Arc::new(Gguf::open(source).await?);
+        let config = config_of(&gguf)?;
+        let tokenizer = match gguf.metadata().str("tokenizer.ggml.model")? {
+            None | Some("no_vocab" | "none") => None,
+            Some(_) => Some(Tokenizer::from_gguf(gguf.metadata())?),
+        };
+        if let Some(tokenizer) = tokenizer.as_ref().filter(|tokenizer| tokenizer.vocab_size() > config.vocab_size) {
+            return Err(Error::format(format!(
+                "metadata tokenizer.ggml.tokens: found {} tokens, expected at most {}, the rows of token_embd.weight",
+                tokenizer.vocab_size(),
+                config.vocab_size
+            )));
+        }
+        Ok(Self { gguf, config, tokenizer })
+    }
+}
+
 /// A model on a device. Clones share it.
 #[derive(Clone)]
 pub struct Model(Arc<Inner>);
@@ -93,21 +124,21 @@ impl Model {
     pub async fn load(
         context: &Context,
         source: Arc<dyn ByteSource>,
+        progress: impl FnMut(LoadProgress) + MaybeSend,
+    ) -> Result<Self> {
+        Self::load_file(context, ModelFile::open(source).await?, progress).await
+    }
+
+    /// The same for a file whose header is already read.
+    ///
+    /// # Errors
+    /// `Format` for tensors that are not as the header says, `OutOfMemory` where they do not fit.
+    pub async fn load_file(
+        context: &Context,
+        file: ModelFile,
         mut progress: impl FnMut(LoadProgress) + MaybeSend,
     ) -> Result<Self> {
-        let gguf = Arc::new(Gguf::open(source).await?);
-        let config = config_of(&gguf)?;
-        let tokenizer = match gguf.metadata().str("tokenizer.ggml.model")? {
-            None | Some("no_vocab" | "none") => None,
-            Some(_) => Some(Tokenizer::from_gguf(gguf.metadata())?),
-        };
-        if let Some(tokenizer) = tokenizer.as_ref().filter(|tokenizer| tokenizer.vocab_size() > config.vocab_size) {
-            return Err(Error::format(format!(
-                "metadata tokenizer.ggml.tokens: found {} tokens, expected at most {}, the rows of token_embd.weight",
-                tokenizer.vocab_size(),
-                config.vocab_size
-            )));
-        }
+        let ModelFile { gguf, config, tokenizer } = file;
         let total_bytes = gguf.tensors().iter().map(|tensor| tensor.bytes).sum();
         let before = context.memory().current_bytes();
         let mut report = |loaded_bytes| progress(LoadProgress { loaded_bytes, total_bytes });

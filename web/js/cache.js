@@ -58,7 +58,7 @@ export const cache = {
       return;
     }
     const key = /^[0-9a-f]{32}$/.test(keyOrUrl) ? keyOrUrl : await keyOf(new URL(keyOrUrl, globalThis.location?.href).href);
-    for (const name of [`${key}.json`, `${key}.gguf`]) {
+    for (const name of [`${key}.json`, `${key}.gguf`, `${key}.wgsl`]) {
       try {
         await directory.removeEntry(name);
       } catch (error) {
@@ -86,6 +86,31 @@ export async function findComplete(spec) {
   if (!meta?.complete || meta.url !== spec.url || differs(meta, spec)) return null;
   const blob = await (await directory.getFileHandle(`${key}.gguf`)).getFile().catch(() => null);
   return blob?.size === meta.bytes ? { blob, meta } : null;
+}
+
+/** The shaders that a model's last load with the same options needed; none where that is not known. */
+export async function readShaders(url, options) {
+  try {
+    const file = await (await folder(false)).getFileHandle(`${await keyOf(url)}.wgsl`);
+    const noted = JSON.parse(await (await file.getFile()).text());
+    return noted.options === options ? noted.shaders : [];
+  } catch {
+    // Not there, or cut off while it was written.
+    return [];
+  }
+}
+
+/** Notes them, beside a model that is kept; not where it is not, whose removal would leave them behind. */
+export async function writeShaders(url, options, shaders) {
+  const [key, directory] = [await keyOf(url), await folder(false)];
+  if (!(await readMeta(directory, key))) return;
+  const file = await (await directory.getFileHandle(`${key}.wgsl`, { create: true })).createSyncAccessHandle();
+  try {
+    file.truncate(0);
+    file.write(new TextEncoder().encode(JSON.stringify({ options, shaders })), { at: 0 });
+  } finally {
+    file.close();
+  }
 }
 
 function differs(meta, spec) {

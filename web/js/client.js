@@ -2,6 +2,14 @@
 
 import { asFailure, checkSignal, failure } from "./errors.js";
 
+/** The WASM, compiled once for all workers while the first of them starts; null where a page may not, which then do it themselves. */
+let wasm;
+
+function compiled() {
+  wasm ??= WebAssembly.compileStreaming(fetch(new URL("./anygpu_web_bg.wasm", import.meta.url))).catch(() => null);
+  return wasm;
+}
+
 /** A worker and the requests that wait for it. */
 class Client {
   #disposed = null;
@@ -19,6 +27,7 @@ class Client {
       this.terminate(failure("Io", `the worker failed: ${event.message || "its script could not be loaded"}`));
     };
     this.#worker.onmessageerror = () => this.terminate(failure("Io", "a message of the worker could not be read"));
+    compiled().then((module) => this.#worker.postMessage({ method: "begin", params: { module } }));
   }
 
   #receive({ id, event, result, error, ...rest }) {

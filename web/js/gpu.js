@@ -17,7 +17,13 @@ const devices = new Set();
 const sources = new WeakMap();
 /** The newest device's pipelines that wait for wgpu to ask for them, by source. */
 let prepared = new Map();
+/** The same while they are compiled, or once they have been. */
+let begun = new Map();
 let current = null;
+/** Shaders that an earlier load of the same model needed, begun with each device. */
+let noted = [];
+/** Those that this load had compiled, by source. */
+let asked = new Map();
 
 const wgpuRequest = globalThis.GPUAdapter?.prototype.requestDevice;
 if (wgpuRequest) {
@@ -34,6 +40,7 @@ if (wgpuRequest) {
 function adopt(device) {
   current = device;
   prepared = new Map();
+  begun = new Map();
   devices.add(device);
   const createModule = device.createShaderModule.bind(device);
   const createPipeline = device.createComputePipeline.bind(device);
@@ -59,6 +66,23 @@ function adopt(device) {
     const unexpected = devices.delete(device);
     if (unexpected) listeners.lost(info.message || `the browser gave no reason (${info.reason})`);
   });
+  begin(noted);
+}
+
+/** What the next devices begin to compile at once, `{ kernel, source, accesses }` each: it is ready when the weights are. */
+export function expect(shaders) {
+  noted = shaders;
+  asked = new Map();
+}
+
+/** What was compiled since [`expect`], in the same form. */
+export function compiled() {
+  return [...asked.values()];
+}
+
+/** How many were begun with the device, and how many of them were then asked for. */
+export function expected() {
+  return { begun: noted.length, used: noted.filter(({ source }) => asked.has(source)).length };
 }
 
 /** The browser's adapter in the words that the engine takes. */
@@ -78,8 +102,14 @@ export async function describe() {
 
 /** Compiles shaders side by side; one that is refused is left to the synchronous way, which says why. */
 export async function compile(json) {
+  const shaders = JSON.parse(json);
+  for (const shader of shaders) asked.set(shader.source, shader);
+  await begin(shaders);
+}
+
+function begin(shaders) {
   const device = current;
-  const into = prepared;
+  const [into, started] = [prepared, begun];
   const layout = (access, binding) => ({
     binding,
     visibility: GPUShaderStage.COMPUTE,
@@ -89,7 +119,6 @@ export async function compile(json) {
     entries: [{ binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: "uniform", hasDynamicOffset: true } }],
   });
   const one = async ({ kernel, source, accesses }) => {
-    if (into.has(source)) return;
     device.pushErrorScope("validation");
     const module = device.createShaderModule({ label: kernel, code: source });
     const tensors = device.createBindGroupLayout({ label: kernel, entries: [...accesses].map(layout) });
@@ -103,14 +132,17 @@ export async function compile(json) {
     const [error, made] = await Promise.allSettled([refused, pipeline]);
     if (error.value === null && made.status === "fulfilled") into.set(source, { module, pipeline: made.value });
   };
-  await Promise.all(JSON.parse(json).map(one));
+  for (const shader of shaders) if (!started.has(shader.source)) started.set(shader.source, one(shader));
+  return Promise.all(shaders.map(({ source }) => started.get(source)));
 }
 
 /** Forgets the devices: what happens to them from now on is wanted. */
 export function release() {
   devices.clear();
   prepared = new Map();
+  begun = new Map();
   current = null;
+  expect([]);
 }
 
 /** Destroys the newest device as a driver's reset would. */

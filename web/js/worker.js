@@ -2,19 +2,24 @@
 // `{ id, error }` and, meanwhile, `{ id, piece }`, `{ id, row }`, `{ id, progress }` and `{ event }` go out.
 
 import init, { adapter, check, Embedder, Engine, fault, plan, Sha256, sources } from "./anygpu_web.js";
+import { readShaders, writeShaders } from "./cache.js";
 import { failure, packed } from "./errors.js";
 import { besideWeights } from "./folder.js";
 import * as gpu from "./gpu.js";
 import { openSource } from "./source.js";
 
-/** Begun at once, while the page is still deciding what to load; the browser starts its GPU side meanwhile. */
-const started = init();
+/** Begun as soon as the page has compiled the WASM; the browser starts its GPU side meanwhile. */
+let begin;
+const started = new Promise((resolve) => (begin = resolve)).then((module) => init(module ? { module_or_path: module } : undefined));
 started.catch(() => {});
 navigator.gpu?.requestAdapter({ powerPreference: "high-performance" }).catch(() => {});
 
 /** @type {Engine | Embedder | null} */
 let engine = null;
 let source = null;
+/** Where it is noted which shaders the engine needs, and which stand there: `{ url, options, noted }`. */
+let shaders = null;
+let noting = Promise.resolve();
 let aborted = new AbortController();
 /** Why nothing more can be done, once the WASM has stopped. */
 let dead = null;
@@ -97,12 +102,16 @@ async function open(spec, { cache, ahead }) {
 }
 
 /** Opens a source, has an engine made of it, and returns what that says of itself. */
-async function load(spec, cache, make) {
+async function load({ source: spec, cache, options }, make) {
   loading = new Loading();
+  const chosen = JSON.stringify(options);
+  const noted = cache ? readShaders(spec.url, chosen) : null;
   source = await open(spec, { cache, ahead: true });
   loading.fromCache = source.fromCache ?? false;
+  shaders = cache ? { url: spec.url, options: chosen, noted: await noted } : null;
+  gpu.expect(shaders?.noted ?? []);
   try {
-    engine = await make();
+    engine = await make(chosen);
     await source.settle();
   } catch (error) {
     await methods.dispose();
@@ -110,7 +119,17 @@ async function load(spec, cache, make) {
   }
   loading = new Loading();
   loading.fromCache = true;
+  noteShaders();
   return JSON.parse(engine.info());
+}
+
+/** Notes the shaders that the engine had compiled where one of them is new, so that its next load begins them with its device. */
+function noteShaders() {
+  const used = gpu.compiled();
+  if (!shaders || used.every(({ source }) => shaders.noted.some((noted) => noted.source === source))) return;
+  shaders.noted = used;
+  // What cannot be kept is compiled when it is needed.
+  noting = writeShaders(shaders.url, shaders.options, used).catch(() => {});
 }
 
 const methods = {
@@ -127,14 +146,15 @@ const methods = {
     }
   },
 
-  async load({ source: spec, cache, options }) {
-    return load(spec, cache, () => Engine.load(host, source, JSON.stringify(options)));
+  async load(params) {
+    return load(params, (options) => Engine.load(host, source, options));
   },
 
-  async loadEmbedder({ source: spec, cache, options }) {
-    return load(spec, cache, async () => {
-      const beside = spec.folder ? await besideWeights(spec.folder, aborted.signal) : {};
-      return Embedder.load(host, { ...beside, weights: source }, JSON.stringify(options));
+  async loadEmbedder(params) {
+    const { folder } = params.source;
+    return load(params, async (options) => {
+      const beside = folder ? await besideWeights(folder, aborted.signal) : {};
+      return Embedder.load(host, { ...beside, weights: source }, options);
     });
   },
 
@@ -144,7 +164,9 @@ const methods = {
   },
 
   async generate({ request }, send) {
-    return JSON.parse(await engine.generate(JSON.stringify(request), (piece) => send({ piece })));
+    const metrics = JSON.parse(await engine.generate(JSON.stringify(request), (piece) => send({ piece })));
+    noteShaders();
+    return metrics;
   },
 
   async benchmark({ options }, send) {
@@ -200,6 +222,11 @@ const methods = {
     engine?.forget();
   },
 
+  /** Shaders that were begun with the device, and those of them that the engine then asked for. For tests. */
+  async expected() {
+    return gpu.expected();
+  },
+
   /** Destroys the device as a driver's reset would. For tests. */
   async lose() {
     gpu.lose();
@@ -213,6 +240,7 @@ const methods = {
     source?.close();
     source = null;
     aborted.abort();
+    await noting;
   },
 };
 
@@ -248,6 +276,7 @@ async function run({ id, method, params }) {
 }
 
 onmessage = ({ data }) => {
+  if (data.method === "begin") return begin(data.params.module);
   if (data.method === "cancel") return cancel(data.params.id);
   if (IMMEDIATE.has(data.method)) return void run(data);
   queue = queue.then(async () => {

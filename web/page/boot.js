@@ -1,6 +1,8 @@
 // Runs before anything else of the page: the model loads while the rest is still being fetched.
 
-import { Session } from "./session.js";
+import { anygpu, Session } from "./session.js";
+
+export { anygpu };
 
 /** The model in the page's own folder. */
 export const SHIPPED = {

@@ -1,11 +1,10 @@
 // The check view: every kernel against its reference, and the words for a driver bug report.
 
-import { missing } from "./boot.js";
+import { anygpu, missing } from "./boot.js";
 import { bugReport } from "./bug-report.js";
 import { byId, eachFrame, h } from "./dom.js";
 import { duration, error as nmse, significant } from "./figures.js";
 import { problem } from "./parts.js";
-import { anygpu } from "./session.js";
 
 export class CheckView {
   #abort = null;

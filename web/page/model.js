@@ -1,10 +1,9 @@
 // The model view: what is loaded, opening another with its memory plan first, what is cached, the GPU.
 
-import { SHIPPED, missing, openShipped } from "./boot.js";
+import { SHIPPED, anygpu, missing, openShipped } from "./boot.js";
 import { byId, facts, h } from "./dom.js";
 import { bytes, parameters, significant } from "./figures.js";
 import { button, loading, missingGpu, notify, problem } from "./parts.js";
-import { anygpu } from "./session.js";
 import { explain, features } from "./words.js";
 
 const number = (value) => (Number.isFinite(value) ? value.toLocaleString("en") : null);

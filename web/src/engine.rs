@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use anygpu::chat::{ChatTemplate, Conversation};
 use anygpu::format::source::ByteSource;
+use anygpu::generate::model::ModelFile;
 use anygpu::generate::{Model, Session, SessionOptions};
 use anygpu::gpu::Context;
 use anygpu::models::llama::plan::Phase;
 use anygpu::{Error, ErrorKind, Result};
+use futures_util::future::join;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
@@ -178,10 +180,12 @@ impl Engine {
     }
 
     async fn load_once(&self) -> Result<Loaded> {
-        let (adapter, context) = self.host.open(self.options.profile.as_deref()).await?;
-        self.context.replace(Some(context.clone()));
+        // The browser makes the device elsewhere while the header is read here.
         let source: Arc<dyn ByteSource> = self.source.clone();
-        let model = Model::load(&context, source, |progress| {
+        let (opened, file) = join(self.host.open(self.options.profile.as_deref()), ModelFile::open(source)).await;
+        let (adapter, context) = opened?;
+        self.context.replace(Some(context.clone()));
+        let model = Model::load_file(&context, file?, |progress| {
             self.host.say(&json!({
                 "type": "progress", "phase": "load",
                 "loadedBytes": progress.loaded_bytes, "totalBytes": progress.total_bytes,
@@ -194,19 +198,8 @@ impl Engine {
             ahead: self.options.ahead,
             ..Default::default()
         })?;
-        let (template, stop_tokens) = match model.tokenizer() {
-            Ok(tokenizer) => {
-                // `strftime_now` of templates that put today's date into their instructions.
-                let template = model.chat_template()?.with_time((js_sys::Date::now() / 1e3) as i64);
-                let stops = (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_end_of_generation(id));
-                (Some(template), stops.collect())
-            }
-            // Such a model runs on token ids.
-            Err(error) if error.kind() == ErrorKind::Tokenizer => (None, Vec::new()),
-            Err(error) => return Err(error),
-        };
         // A CPU that plays a GPU takes many seconds for them: there only what is used is compiled.
-        if !adapter.is_cpu() {
+        let (template, stop_tokens) = if !adapter.is_cpu() {
             self.host.say(&json!({ "type": "progress", "phase": "compile" }));
             // What questions of any length need, though only the plan that all of them need is built.
             let mut phases = Vec::new();
@@ -218,9 +211,14 @@ impl Engine {
                     }
                 }
             }
-            self.compile(&session, &phases).await?;
+            // The browser compiles elsewhere too.
+            let (compiled, words) = join(self.compile(&session, &phases), async { words(&model) }).await;
+            compiled?;
             session.prepare(Phase::decode(0))?;
-        }
+            words?
+        } else {
+            words(&model)?
+        };
         context.finish().await?;
         Ok(Loaded { context, model, session, template, stop_tokens, is_cpu: adapter.is_cpu() })
     }
@@ -246,6 +244,20 @@ impl Engine {
         }
         self.host.compile_all(&shaders).await
     }
+}
+
+/// How a model's conversations are written, and the tokens that end an answer. A model without a tokenizer has neither:
+/// it runs on token ids.
+fn words(model: &Model) -> Result<(Option<ChatTemplate>, Vec<u32>)> {
+    let tokenizer = match model.tokenizer() {
+        Ok(tokenizer) => tokenizer,
+        Err(error) if error.kind() == ErrorKind::Tokenizer => return Ok((None, Vec::new())),
+        Err(error) => return Err(error),
+    };
+    // `strftime_now` of templates that put today's date into their instructions.
+    let template = model.chat_template()?.with_time((js_sys::Date::now() / 1e3) as i64);
+    let stops = (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_end_of_generation(id)).collect();
+    Ok((Some(template), stops))
 }
 
 /// Loads, again where the device is lost meanwhile; tells the page where that replaces one that was `lost`.
