@@ -43,7 +43,8 @@ pub async fn check(host: Host, options: String, on_row: js_sys::Function) -> std
 }
 
 async fn run(host: &Host, context: &Context, filter: &str, on_row: &js_sys::Function) -> Result<(usize, usize)> {
-    let cases: Vec<Case> = kernels::cases().into_iter().filter(|case| case.name.contains(filter)).collect();
+    let mut cases = kernels::cases_for(context.profile());
+    cases.retain(|case| case.name.contains(filter));
     let (mut passed, mut failed) = (0, 0);
     for batch in cases.chunks(BATCH) {
         let mut shaders = Vec::new();
@@ -100,7 +101,7 @@ pub async fn sources(host: Host, on_source: js_sys::Function) -> std::result::Re
             features.f16 &= bits & 1 == 0;
             features.subgroups &= bits & 2 == 0;
             features.integer_dot &= bits & 4 == 0;
-            for case in kernels::cases() {
+            for case in kernels::cases_for(&profile) {
                 let source = case.kernel.spec(&profile).render()?;
                 if seen.insert(source.clone()) {
                     call(&on_source, &json!({ "name": case.name, "source": source }))?;

@@ -58,6 +58,27 @@ test("the second load takes no byte from the network", async () => {
   assert.ok(asked() > before, "what was removed is fetched again");
 });
 
+test("shaders that a load needed are begun with the next one's device", async () => {
+  const run = () =>
+    world.run(async ([url, raw]) => {
+      const engine = await Engine.load(url);
+      const { tokens } = await written(engine.generate(raw.prompt, { raw: true, temperature: 0, maxTokens: 2 }));
+      const found = await engine.request("expected");
+      await engine.dispose();
+      return { tokens, ...found };
+    }, [MODEL, greedy.raw]);
+  const first = await run();
+  assert.equal(first.begun, 0);
+  const second = await run();
+  assert.deepEqual(second.tokens, first.tokens);
+  assert.ok(second.begun > 5, `${second.begun} shaders`);
+  assert.equal(second.used, second.begun, "each of them was needed again");
+
+  await world.run((url) => cache.remove(url), MODEL);
+  const third = await run();
+  assert.equal(third.begun, 0, "they go with the model");
+});
+
 test("no cache where none is wanted", async () => {
   await load({ cache: false });
   assert.deepEqual(await world.run(() => cache.list()), []);
