@@ -14,9 +14,14 @@ struct Params {
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
 @group(1) @binding(0) var<uniform> params: Params;
 #import x
-// y, behind the inputs that finish(column of y, sum) takes: what is done to a sum before it is written, FINISHES where that
-// is anything.
+// finish(column of y, sum): what is done to a sum before it is written, FINISHES where that is anything; y lies behind its
+// inputs, at OUTPUT.
 #import finish
+#ifdef HALVES
+@group(0) @binding(OUTPUT) var<storage, read_write> y: array<f16>; // y[M, y_stride]
+#else
+@group(0) @binding(OUTPUT) var<storage, read_write> y: array<f32>; // y[M, y_stride]
+#endif
 
 // Tiles [TILE_M, TILE_K] and [TILE_N, TILE_K] in vectors of four along K lie in workgroup memory; put_x and put_w know where.
 #ifdef COOP_MATRIX
@@ -85,11 +90,15 @@ fn store(loaded: ptr<function, Loaded>, lane: u32) {
 fn write(m: u32, n: u32, sum: f32) {
     if m < params.m && n < params.n {
         let at = m * params.y_stride + params.y_offset + n;
+#ifdef HALVES
+        y[at] = f16(clamp(finish(params.y_offset + n, sum), -65504.0, 65504.0));
+#else
         if params.accumulate != 0u {
             y[at] += sum;
         } else {
             y[at] = finish(params.y_offset + n, sum);
         }
+#endif
     }
 }
 
@@ -115,12 +124,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         multiply(&sums, lane);
     }
 #ifdef COOP_MATRIX
+#ifndef HALVES
     // Whole tiles go straight to y where matrices may: rows at multiples of 16 bytes.
     let whole = m0 + TILE_M <= params.m && n0 + TILE_N <= params.n;
     if !FINISHES && GROUPS_K == 1u && whole && (params.y_stride | params.y_offset) % 4u == 0u {
         write_whole(&sums, m0, n0, lane);
         return;
     }
+#endif
 #endif
     write_sums(&sums, m0, n0, lane);
 }

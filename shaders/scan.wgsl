@@ -18,7 +18,8 @@ struct Params {
 
 const ROWS = WORKGROUP * HELD;
 const BLOCKS = K / 32u;
-const AT_ONCE = WORKGROUP / LANES * TILE; // rows of a pass
+const SIDE_BY_SIDE = WORKGROUP / LANES; // rows that are read at once
+const AT_ONCE = SIDE_BY_SIDE * TILE; // rows of a pass
 
 var<workgroup> scores: array<f32, ROWS>;
 
@@ -37,33 +38,42 @@ fn lanes_sum(value: f32) -> f32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = group.x * ROWS;
     let query = group.y * (K / 4u);
-    for (var pass_row = 0u; pass_row < ROWS; pass_row += AT_ONCE) {
-        // A row's neighbours in a pass are read by neighbouring invocations.
-        let own = pass_row + lane / LANES;
-        var sums: array<f32, TILE>;
-        for (var t = 0u; t < TILE; t++) {
-            sums[t] = 0.0;
+    // An invocation has a block of the query in registers and reads that block of its rows; one round where there are
+    // LANES blocks or fewer.
+    for (var round = 0u; round < BLOCKS; round += LANES) {
+        let block = round + lane % LANES;
+        let has = block < BLOCKS;
+        var values: array<vec4<f32>, 8>;
+        for (var i = 0u; i < 8u; i++) {
+            values[i] = x[query + 8u * min(block, BLOCKS - 1u) + i];
         }
-        for (var block = lane % LANES; block < BLOCKS; block += LANES) {
-            var values: array<vec4<f32>, 8>;
-            for (var i = 0u; i < 8u; i++) {
-                values[i] = x[query + 8u * block + i];
+        for (var pass_row = 0u; pass_row < ROWS; pass_row += AT_ONCE) {
+            // Neighbouring invocations read a row, and the rows of a pass are neighbours.
+            let own = pass_row + lane / LANES;
+            var loaded: array<Raw, TILE>;
+            if has {
+                for (var t = 0u; t < TILE; t++) {
+                    // Rows past the end repeat the last one; they are no candidates.
+                    let row = min(first + own + t * SIDE_BY_SIDE, params.rows - 1u);
+                    loaded[t] = weights_raw(row * ROW_VEC4, block);
+                }
             }
             for (var t = 0u; t < TILE; t++) {
-                // Rows past the end repeat the last one; they are no candidates.
-                let row = min(first + own + t * (WORKGROUP / LANES), params.rows - 1u);
-                let weights = weights_block(row * ROW_VEC4, block);
                 var sum = 0.0;
-                for (var i = 0u; i < 8u; i++) {
-                    sum += dot(values[i], weights[i]);
+                if has {
+                    let weights = weights_values(loaded[t]);
+                    for (var i = 0u; i < 8u; i++) {
+                        sum += dot(values[i], weights[i]);
+                    }
                 }
-                sums[t] += sum;
-            }
-        }
-        for (var t = 0u; t < TILE; t++) {
-            let sum = lanes_sum(sums[t]);
-            if lane % LANES == 0u {
-                scores[own + t * (WORKGROUP / LANES)] = sum;
+                sum = lanes_sum(sum);
+                if lane % LANES == 0u {
+                    let at = own + t * SIDE_BY_SIDE;
+                    if round > 0u {
+                        sum += scores[at];
+                    }
+                    scores[at] = sum;
+                }
             }
         }
     }

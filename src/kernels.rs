@@ -36,6 +36,8 @@ pub use host::Host;
 pub use kernel::{Binding, Kernel, Params};
 pub use testing::Case;
 
+use crate::profile::Profile;
+
 macro_rules! kernels {
     ($($name:ident),* $(,)?) => {
         $(pub mod $name;)*
@@ -45,6 +47,11 @@ macro_rules! kernels {
             let mut cases = Vec::new();
             $(cases.extend($name::cases());)*
             cases
+        }
+
+        /// Those that a device can run.
+        pub fn cases_for(profile: &Profile) -> Vec<Case> {
+            cases().into_iter().filter(|case| case.kernel.runs_on(profile)).collect()
         }
     };
 }

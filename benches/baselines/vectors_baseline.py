@@ -48,10 +48,12 @@ def vectors(ids, dims):
 
 
 def samples(run):
-    """Nanoseconds of each run until its answer is on the host, after three that warm up."""
+    """Nanoseconds of each run until its answer is on the host, after a fifth of a second that warms up, three runs at least."""
     wait = torch.cuda.synchronize if CUDA else lambda: None
-    for _ in range(3):
+    begun, runs = time.perf_counter(), 0
+    while runs < 3 or time.perf_counter() - begun < 0.2:
         run()
+        runs += 1
     out = []
     for _ in range(REPEATS if CUDA else 3):
         wait()

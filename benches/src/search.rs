@@ -6,7 +6,7 @@ use anygpu::search::{Hit, Index, Metric};
 use anygpu::{DType, Result};
 
 use crate::report::{ANYGPU, Report, Row};
-use crate::suite::Clock;
+use crate::suite::{Clock, WARM_MS, warm};
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
@@ -137,12 +137,15 @@ pub async fn run(
         }
         context.memory().reset_peak();
         let mut samples = Vec::new();
-        for repeat in 0..=settings.repeats {
+        let begun = now();
+        let mut runs = 0;
+        while samples.len() < settings.repeats || runs == 0 {
             let start = now();
             let found = index.search(&queries, settings.k).await?;
-            if repeat > 0 {
+            if runs > 0 && start - begun >= WARM_MS {
                 samples.push(now() - start);
             }
+            runs += 1;
             if found.len() != count {
                 return Err(anygpu::Error::shape(format!("{} answers to {count} queries", found.len())));
             }
@@ -150,7 +153,7 @@ pub async fn run(
         let mut gpu_ms = None;
         if context.profile().features.timestamps {
             let plan = index.plan_for(count, settings.k)?;
-            plan.time(0).await?;
+            warm(context, &plan, now).await?;
             for _ in 0..settings.repeats.max(1) {
                 let ms = plan.time(0).await?;
                 gpu_ms = Some(gpu_ms.map_or(ms, |best: f64| best.min(ms)));

@@ -9,7 +9,7 @@ use anygpu::kernels::copy::Copy;
 use anygpu::kernels::matmul::Matmul;
 use anygpu::kernels::testing::nmse;
 use anygpu::models::llama::plan::Phase;
-use anygpu::plan::Builder;
+use anygpu::plan::{Builder, Plan};
 use anygpu::{DType, Error, ErrorKind, Result};
 
 use crate::report::{ANYGPU, Environment, Report, Row};
@@ -74,6 +74,21 @@ pub const SUITES: [&str; 7] = ["kernels", "load", "prefill", "decode", "batch", 
 
 /// A clock in milliseconds from any origin.
 pub type Clock<'a> = &'a (dyn Fn() -> f64 + Sync);
+
+/// Milliseconds of work ahead of what is timed: a GPU that waited for its host has clocked down, to a third and less.
+pub(crate) const WARM_MS: f64 = 200.0;
+
+/// Keeps the device busy with a plan for so long, once at least.
+pub(crate) async fn warm(context: &Context, plan: &Plan, now: Clock<'_>) -> Result<()> {
+    let begun = now();
+    loop {
+        plan.replay(0);
+        context.finish().await?;
+        if now() - begun >= WARM_MS {
+            return Ok(());
+        }
+    }
+}
 
 /// Runs suites on a loaded model and adds their rows to a report.
 pub struct Suites<'a> {

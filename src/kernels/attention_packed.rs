@@ -3,7 +3,7 @@
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read};
-use super::matmul::cooperative;
+use super::matmul::{cooperative, matrices};
 use super::packed;
 use super::q8::Activations;
 use super::testing::{Case, CaseBuilder, Compare};
@@ -73,9 +73,7 @@ impl AttentionPacked {
     fn unit(&self, profile: &Profile) -> Unit {
         let head_dim = self.head_dim();
         let lanes = Unit::Lanes { f16: self.f16 && profile.features.f16 };
-        // As in `attention_prefill`, matrices of 16 are not used: NVIDIA's driver gives wrong sums with them.
-        let usable = |&(side, _): &(u32, u32)| self.f16 && side == 8;
-        let Some((side, subgroup)) = cooperative(profile).filter(usable) else { return lanes };
+        let Some((side, subgroup)) = cooperative(profile).filter(|_| self.f16) else { return lanes };
         let (side, subgroup) = (side as usize, subgroup as usize);
         let limits = &profile.limits;
         // The shader names 8 matrices of sums; a row is shared by whole vectors of four keys.
@@ -121,12 +119,13 @@ impl Kernel for AttentionPacked {
             Unit::Lanes { f16: false } => return spec.alias("Vec4", "vec4<f32>"),
             Unit::Cooperative { side, subgroup, keys } => (side as u32, subgroup as u32, keys as u32),
         };
+        let [a, b, c] = matrices(side);
         spec.flag(Flag::F16)
             .flag(Flag::SUBGROUPS)
             .flag(Flag::COOP_MATRIX)
-            .alias("MatA", "coop_mat8x8<f16, A>")
-            .alias("MatB", "coop_mat8x8<f16, B>")
-            .alias("MatC", "coop_mat8x8<f32, C>")
+            .alias("MatA", a)
+            .alias("MatB", b)
+            .alias("MatC", c)
             .constant("SIDE", side)
             .constant("SUBGROUP", subgroup)
             .constant("KEYS", keys)

@@ -6,7 +6,7 @@ use super::attention_decode::{shapes, tolerance};
 use super::cache::PAGE;
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params};
-use super::matmul::cooperative;
+use super::matmul::{cooperative, matrices};
 use super::q8::Activations;
 use super::rms_norm::f16_output;
 use super::testing::{Case, CaseBuilder, Compare};
@@ -108,11 +108,7 @@ impl Kernel for AttentionPrefill {
             .trusted();
         let spec = self.y.output(spec);
         let Unit::Cooperative { side, subgroup } = self.unit(profile) else { return spec };
-        let [a, b, c] = if side == 16 {
-            ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]
-        } else {
-            ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"]
-        };
+        let [a, b, c] = matrices(side as u32);
         spec.flag(Flag::F16)
             .flag(Flag::SUBGROUPS)
             .flag(Flag::COOP_MATRIX)

@@ -69,6 +69,11 @@ pub trait Kernel: fmt::Debug + MaybeSend + MaybeSync {
     /// `Shape`, naming the argument, what was found and what was expected.
     fn check(&self) -> Result<()>;
 
+    /// Whether a device can run it at all, in whatever variant.
+    fn runs_on(&self, _profile: &Profile) -> bool {
+        true
+    }
+
     /// The specialised shader for a device; depends on nothing else.
     fn spec(&self, profile: &Profile) -> Spec;
 

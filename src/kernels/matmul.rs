@@ -11,7 +11,7 @@ pub use bias::MatmulBias;
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
 use super::matvec;
-use super::q8::Activations;
+use super::q8::{Activations, BLOCK};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -28,7 +28,7 @@ pub struct Matmul {
     pub w: Tensor,
     /// `x[M, K]`, not quantised, K a multiple of 8. With f16 tiles floats are rounded to f16 and limited to ±65504.
     pub x: Activations,
-    /// `y[M, stride]`.
+    /// `y[M, stride]`, F32, or F16 of a multiple of 32 columns on a device that has f16.
     pub y: Tensor,
     /// The column of `y` where the rows of `w` go.
     pub y_offset: usize,
@@ -168,7 +168,30 @@ pub(super) fn cooperative(profile: &Profile) -> Option<(u32, u32)> {
     profile.fixed_subgroup().filter(|_| usable).map(|subgroup| (side, subgroup))
 }
 
+/// The WGSL types of f16 factors and f32 sums of a side.
+pub(super) fn matrices(side: u32) -> [&'static str; 3] {
+    match side {
+        16 => ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"],
+        _ => ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"],
+    }
+}
+
 impl Matmul {
+    /// `y = f(column of y, x · wᵀ)` on the host.
+    fn finished(&self, host: &mut Host, f: impl Fn(usize, f64) -> f64) -> Result<()> {
+        let products = matvec::products(host, &self.w, &self.x.clone().into())?;
+        let mut y = host.floats(&self.y)?;
+        for (row, products) in y.chunks_exact_mut(self.y.cols()).zip(products.chunks_exact(self.w.rows().max(1))) {
+            for (n, &product) in products.iter().enumerate() {
+                row[self.y_offset + n] = f(self.y_offset + n, product) as f32;
+            }
+        }
+        match self.y.dtype() {
+            DType::F16 => Activations::F16(self.y.clone()).set(host, &y),
+            _ => host.set(&self.y, &y),
+        }
+    }
+
     fn shape(&self, profile: &Profile) -> Shape {
         Shape::choose(profile, self.x.dims().0, self.w.rows())
     }
@@ -182,8 +205,12 @@ impl Kernel for Matmul {
     fn check(&self) -> Result<()> {
         let (m, cols) = self.x.dims();
         let padded = layout::padded_cols(self.w.dtype(), cols);
-        expect("matmul", !self.x.is_q8() && self.y.dtype() == DType::F32, || {
-            format!("x is quantised or y {}, expected floats and F32", self.y.dtype())
+        let halves = self.y.dtype() == DType::F16;
+        expect("matmul", !self.x.is_q8() && (halves || self.y.dtype() == DType::F32), || {
+            format!("x is quantised or y {}, expected floats and F32 or F16", self.y.dtype())
+        })?;
+        expect("matmul", !halves || !self.accumulate && self.y.cols().is_multiple_of(BLOCK), || {
+            format!("y is F16 of {} columns, expected a multiple of {BLOCK} and sums that are not added", self.y.cols())
         })?;
         self.x.check("matmul", "x", m, cols)?;
         expect(
@@ -195,6 +222,10 @@ impl Kernel for Matmul {
         expect("matmul", self.y.rows() == m && self.y_offset + self.w.rows() <= self.y.cols(), || {
             format!("y has shape {:?}, expected {m} rows of {} from {}", self.y.shape(), self.w.rows(), self.y_offset)
         })
+    }
+
+    fn runs_on(&self, profile: &Profile) -> bool {
+        self.y.dtype() != DType::F16 || profile.features.f16
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
@@ -212,17 +243,16 @@ impl Kernel for Matmul {
             .slot("finish", "matmul/finish/none")
             .slot("x", if matches!(self.x, Activations::F16(_)) { "matmul/x_f16" } else { "matmul/x_f32" })
             .trusted();
+        if self.y.dtype() == DType::F16 {
+            spec = spec.flag(Flag::F16).flag(Flag::HALVES);
+        }
         spec = match shape.unit {
             Unit::F32 => return spec.constant("COLS", shape.cols()).alias("Vec4", "vec4<f32>"),
             Unit::F16 => {
                 return spec.constant("COLS", shape.cols()).flag(Flag::F16).alias("Vec4", "vec4<f16>");
             }
             Unit::Cooperative { side, subgroup } => {
-                let [a, b, c] = if side == 16 {
-                    ["coop_mat16x16<f16, A>", "coop_mat16x16<f16, B>", "coop_mat16x16<f32, C>"]
-                } else {
-                    ["coop_mat8x8<f16, A>", "coop_mat8x8<f16, B>", "coop_mat8x8<f32, C>"]
-                };
+                let [a, b, c] = matrices(side);
                 spec.flag(Flag::F16)
                     .flag(Flag::COOP_MATRIX)
                     .alias("Vec4", "vec4<f16>")
@@ -265,6 +295,9 @@ impl Kernel for Matmul {
 
     fn reference(&self, host: &mut Host) -> Result<()> {
         let x = self.x.clone().into();
+        if self.y.dtype() == DType::F16 {
+            return self.finished(host, |_, sum| sum);
+        }
         matvec::reference(host, &self.w, &x, &self.y, self.y_offset, self.accumulate)
     }
 }

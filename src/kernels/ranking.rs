@@ -3,6 +3,8 @@
 
 use super::kernel::expect;
 use crate::error::Result;
+use crate::profile::Profile;
+use crate::shader::Spec;
 
 /// The most candidates that one dispatch chooses for a query: invocations of a workgroup.
 pub const MAX_TOP: usize = 256;
@@ -56,6 +58,22 @@ pub(super) fn held(top: usize, most: usize) -> usize {
 /// Candidates that a workgroup sorts.
 pub(super) fn sorted(top: usize, held: usize) -> u32 {
     (top * held).next_power_of_two().max(WORKGROUP as usize) as u32
+}
+
+/// The most that are chosen one by one, which takes a barrier each; sorting takes some 80 whatever their number.
+const MOST_ROUNDS: usize = 32;
+
+/// The constants that `lib/top_k/select.wgsl` takes on a device, and whether it uses subgroups.
+pub(super) fn selecting(spec: Spec, profile: &Profile, top: usize, held: usize) -> (Spec, bool) {
+    let spec = spec
+        .constant("WORKGROUP", WORKGROUP)
+        .constant("TOP", top as u32)
+        .constant("HELD", held as u32)
+        .constant("SORTED", sorted(top, held));
+    let fixed = profile.fixed_subgroup().filter(|size| profile.features.subgroups && WORKGROUP.is_multiple_of(*size));
+    let rounds = fixed.filter(|_| top <= MOST_ROUNDS);
+    let spec = spec.constant("ROUNDS", rounds.is_some()).constant("SUBGROUP", fixed.unwrap_or(WORKGROUP));
+    (spec, rounds.is_some())
 }
 
 pub(super) fn check_top(kernel: &str, top: usize) -> Result<()> {

@@ -3,7 +3,7 @@
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
-use super::ranking::{WORKGROUP, best, check_top, held, is_removed, key_of, sorted};
+use super::ranking::{WORKGROUP, best, check_top, held, is_removed, key_of, selecting};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -36,8 +36,10 @@ params! {
 
 /// Two rows an invocation: small groups leave no tail of idle ones, and large ones choose seldom.
 const MOST_HELD: usize = 2;
-/// Rows whose loads an invocation has under way.
-const TILE: u32 = 2;
+/// Rows whose loads an invocation has under way, where neighbours share them.
+const TILE: u32 = 4;
+/// Neighbours that share a row at most: fewer than a subgroup of any size that is asked for.
+const MOST_LANES: u32 = 32;
 
 /// Groups that `rows` rows make.
 pub fn groups(rows: usize, top: usize) -> usize {
@@ -78,20 +80,25 @@ impl Kernel for Scan {
 
     fn spec(&self, profile: &Profile) -> Spec {
         let top = self.top();
-        // Where neighbours can add up without a barrier, four share a row.
+        // Where neighbours can add up without a barrier, they share a row, a block of 32 each.
         let shared = profile.features.subgroups && profile.subgroup.min >= 4;
-        let spec = Spec::new("scan", Target::of(profile))
+        let lanes = match shared {
+            true => (self.w.cols() as u32 / 32).next_power_of_two().min(profile.subgroup.min).min(MOST_LANES),
+            false => 1,
+        };
+        // A pass takes no more rows than the group has.
+        let side_by_side = WORKGROUP / lanes;
+        let rows = WORKGROUP * held(top, MOST_HELD) as u32;
+        let (spec, rounds) =
+            selecting(Spec::new("scan", Target::of(profile)), profile, top, held(top, MOST_HELD));
+        let spec = spec
             .constant("K", self.w.cols() as u32)
             .constant("ROW_VEC4", (layout::row_bytes(self.w.dtype(), self.w.cols()) / 16) as u32)
-            .constant("WORKGROUP", WORKGROUP)
-            .constant("LANES", if shared { 4u32 } else { 1 })
-            .constant("TILE", if held(top, MOST_HELD) == 1 && !shared { 1 } else { TILE })
-            .constant("TOP", top as u32)
-            .constant("HELD", held(top, MOST_HELD) as u32)
-            .constant("SORTED", sorted(top, held(top, MOST_HELD)))
+            .constant("LANES", lanes)
+            .constant("TILE", TILE.min(rows / side_by_side))
             .slot("weights", format!("weights/{}", self.w.dtype()))
             .trusted();
-        if shared { spec.flag(Flag::SUBGROUPS) } else { spec }
+        if shared || rounds { spec.flag(Flag::SUBGROUPS) } else { spec }
     }
 
     fn params(&self) -> Params {

@@ -410,7 +410,7 @@ fn difference(compare: Compare, found: &[u8], expected: &[u8]) -> Result<f64, St
 /// # Errors
 /// What stops a run, such as a lost device.
 pub async fn check_all(context: &Context, mut each: impl FnMut(&Outcome)) -> Result<()> {
-    for case in super::cases() {
+    for case in super::cases_for(context.profile()) {
         let outcome = match case.run(context, None).await {
             Ok(outcome) => outcome,
             Err(error) if error.kind() == crate::ErrorKind::DeviceLost => return Err(error),

@@ -38,7 +38,7 @@ fn each_source(mut look: impl FnMut(&Case, &Profile, &str)) {
     let stored = Profile::stored();
     let browsers: Vec<Profile> = stored.iter().flat_map(in_a_browser).collect();
     for profile in stored.into_iter().chain(browsers) {
-        for case in cases() {
+        for case in cases_for(&profile) {
             let source = case.kernel.spec(&profile).render().unwrap_or_else(|e| panic!("{}: {e}", case.name));
             if seen.insert((profile.backend, source.clone())) {
                 look(&case, &profile, &source);
@@ -108,7 +108,7 @@ fn mutants_are_caught() {
     let context = context(None);
     let mut escaped = Vec::new();
     let mut seen = std::collections::HashSet::new();
-    for case in cases() {
+    for case in cases_for(context.profile()) {
         // One case a kernel and way of comparing; the comparison does not depend on more.
         if !seen.insert((case.kernel.name(), format!("{:?}", case.compares()))) {
             continue;

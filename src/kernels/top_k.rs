@@ -3,12 +3,12 @@
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
-use super::ranking::{WORKGROUP, best, check_top, held, is_removed, key_of, sorted};
+use super::ranking::{WORKGROUP, best, check_top, held, is_removed, key_of, selecting};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
 use crate::profile::Profile;
-use crate::shader::{Spec, Target};
+use crate::shader::{Flag, Spec, Target};
 use crate::tensor::Tensor;
 
 /// Where candidates come from.
@@ -102,13 +102,9 @@ impl Kernel for TopK {
             Candidates::Pairs(_) => "top_k/pairs",
             Candidates::Scores { .. } => "top_k/scores",
         };
-        Spec::new("top_k", Target::of(profile))
-            .constant("WORKGROUP", WORKGROUP)
-            .constant("TOP", top as u32)
-            .constant("HELD", held as u32)
-            .constant("SORTED", sorted(top, held))
-            .slot("candidates", candidates)
-            .trusted()
+        let (spec, rounds) = selecting(Spec::new("top_k", Target::of(profile)), profile, top, held);
+        let spec = spec.slot("candidates", candidates).trusted();
+        if rounds { spec.flag(Flag::SUBGROUPS) } else { spec }
     }
 
     fn params(&self) -> Params {

@@ -77,6 +77,9 @@ impl Builder {
     pub fn step(&mut self, label: impl Into<String>, kernel: impl Kernel + 'static) -> Result<()> {
         let label = format!("{}/{}", kernel.name(), label.into());
         kernel.check().map_err(|error| error.context(&label))?;
+        if !kernel.runs_on(&self.profile) {
+            return Err(Error::unsupported(format!("{label}: the device {} cannot run it", self.profile.name)));
+        }
         let index = self.steps.len();
         for binding in kernel.bindings() {
             if let Storage::Activation(id) = binding.tensor.storage() {

@@ -41,11 +41,13 @@ pub enum Flag {
     DOT4,
     /// Input in tiles of halves.
     TILES,
+    /// Output in halves, one an element.
+    HALVES,
 }
 
 impl Flag {
     /// Every flag.
-    pub const ALL: [Flag; 5] = [Flag::F16, Flag::SUBGROUPS, Flag::COOP_MATRIX, Flag::DOT4, Flag::TILES];
+    pub const ALL: [Flag; 6] = [Flag::F16, Flag::SUBGROUPS, Flag::COOP_MATRIX, Flag::DOT4, Flag::TILES, Flag::HALVES];
 
     /// The name that `#ifdef` takes.
     pub fn name(self) -> &'static str {
@@ -55,6 +57,7 @@ impl Flag {
             Flag::COOP_MATRIX => "COOP_MATRIX",
             Flag::DOT4 => "DOT4",
             Flag::TILES => "TILES",
+            Flag::HALVES => "HALVES",
         }
     }
 

@@ -26,7 +26,8 @@ pub struct Args {
 pub async fn run(global: &Global, args: &Args) -> Result {
     let context = global.open().await?;
     let filter = args.filter.as_deref().unwrap_or("");
-    let cases: Vec<_> = kernels::cases().into_iter().filter(|case| case.name.contains(filter)).collect();
+    let mut cases = kernels::cases_for(context.profile());
+    cases.retain(|case| case.name.contains(filter));
     if cases.is_empty() {
         return Err(Failure::error(format!("no case has {filter:?} in its name")));
     }

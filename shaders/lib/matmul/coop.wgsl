@@ -79,6 +79,7 @@ fn multiply(sums: ptr<function, Sums>, lane: u32) {
     }
 }
 
+#ifndef HALVES
 // naga 30 emits what a store's arguments compute after the store itself, hence the names for them.
 fn write_matrix(sum: MatC, at: u32) {
     let stride = params.y_stride;
@@ -134,10 +135,24 @@ fn write_whole(sums: ptr<function, Sums>, m0: u32, n0: u32, lane: u32) {
         }
     }
 }
+#endif
 
-// Matrix (i, j) of every subgroup: through workgroup memory, added up over GROUPS_K.
+// Matrix (i, j) of every subgroup: through workgroup memory, added up over GROUPS_K. Where subgroups share no sums each
+// writes its own, and nobody waits for the others.
 fn write_part(sum: MatC, i: u32, j: u32, m0: u32, n0: u32, lane: u32) {
     let own = lane / SUBGROUP * MATRIX;
+    if GROUPS_K == 1u {
+        let subgroup = lane / SUBGROUP;
+        let m = m0 + (subgroup % GROUPS_M * PARTS_M + i) * SIDE;
+        let n = n0 + (subgroup / GROUPS_M * PARTS_N + j) * SIDE;
+        subgroupBarrier();
+        coopStoreT(sum, &parts[own], SIDE);
+        subgroupBarrier();
+        for (var e = lane % SUBGROUP; e < MATRIX; e += SUBGROUP) {
+            write(m + e / SIDE, n + e % SIDE, parts[own + e]);
+        }
+        return;
+    }
     workgroupBarrier();
     coopStoreT(sum, &parts[own], SIDE);
     workgroupBarrier();

@@ -3,8 +3,11 @@
 // The TOP-th best of the invocations' own best is a bound that TOP candidates reach; what reaches it lies in TOP invocations,
 // so it is at most TOP * HELD candidates, which are sorted. Exact, and the same whatever the order of execution.
 //
+// Where subgroups can find their best without a barrier, a few are chosen one by one instead: sorting has a barrier for each
+// of 72 steps.
+//
 // Needs from the header: WORKGROUP, a power of two; TOP <= WORKGROUP; HELD, candidates of an invocation; SORTED, a power of
-// two, at least WORKGROUP and TOP * HELD.
+// two, at least WORKGROUP and TOP * HELD; with SUBGROUPS also ROUNDS, whether to choose one by one, and SUBGROUP, their size.
 
 #import top_k/key
 
@@ -42,8 +45,63 @@ fn sort(size: u32, lane: u32) {
     workgroupBarrier();
 }
 
+#ifdef SUBGROUPS
+const TEAMS = WORKGROUP / SUBGROUP;
+
+// The best of each subgroup, for rounds in turns.
+var<workgroup> team_keys: array<u32, 2u * TEAMS>;
+var<workgroup> team_ids: array<u32, 2u * TEAMS>;
+
+fn select_rounds(held: ptr<function, Held>, lane: u32) {
+    for (var i = 0u; i < HELD; i++) {
+        if (*held)[i].x == 0u {
+            (*held)[i] = NONE;
+        }
+    }
+    for (var round = 0u; round < TOP; round++) {
+        var own = (*held)[0];
+        for (var i = 1u; i < HELD; i++) {
+            if is_better((*held)[i], own) {
+                own = (*held)[i];
+            }
+        }
+        let key = subgroupMax(own.x);
+        let id = subgroupMin(select(NONE.y, own.y, own.x == key));
+        let first = (round & 1u) * TEAMS;
+        if lane % SUBGROUP == 0u {
+            team_keys[first + lane / SUBGROUP] = key;
+            team_ids[first + lane / SUBGROUP] = id;
+        }
+        workgroupBarrier();
+        var best = NONE;
+        for (var i = 0u; i < TEAMS; i++) {
+            let of_team = vec2<u32>(team_keys[first + i], team_ids[first + i]);
+            if is_better(of_team, best) {
+                best = of_team;
+            }
+        }
+        if lane == 0u {
+            keys[round] = best.x;
+            ids[round] = best.y;
+        }
+        for (var i = 0u; i < HELD; i++) {
+            if all((*held)[i] == best) {
+                (*held)[i] = NONE;
+            }
+        }
+    }
+    workgroupBarrier();
+}
+#endif
+
 // Leaves the best in `keys` and `ids`. To be called by the whole workgroup.
 fn select_best(held: ptr<function, Held>, lane: u32) {
+#ifdef SUBGROUPS
+    if ROUNDS {
+        select_rounds(held, lane);
+        return;
+    }
+#endif
     var best = (*held)[0];
     for (var i = 1u; i < HELD; i++) {
         if is_better((*held)[i], best) {

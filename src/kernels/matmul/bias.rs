@@ -34,6 +34,10 @@ impl Kernel for MatmulBias {
         expect("matmul", !self.matmul.accumulate, || "accumulate with a bias: expected one of them".to_owned())
     }
 
+    fn runs_on(&self, profile: &Profile) -> bool {
+        self.matmul.runs_on(profile)
+    }
+
     fn spec(&self, profile: &Profile) -> Spec {
         let finish = if self.gelu { "matmul/finish/bias_gelu" } else { "matmul/finish/bias" };
         self.matmul.spec(profile).slot("finish", finish)
@@ -55,16 +59,11 @@ impl Kernel for MatmulBias {
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
-        self.matmul.reference(host)?;
-        let (bias, mut y) = (host.floats(&self.bias)?, host.floats(&self.matmul.y)?);
-        let (start, count) = (self.matmul.y_offset, self.matmul.w.rows());
-        for row in y.chunks_exact_mut(self.matmul.y.cols()) {
-            for (value, &bias) in row[start..start + count].iter_mut().zip(&bias[start..]) {
-                let sum = f64::from(*value) + f64::from(bias);
-                *value = if self.gelu { gelu(sum) } else { sum } as f32;
-            }
-        }
-        host.set(&self.matmul.y, &y)
+        let bias = host.floats(&self.bias)?;
+        self.matmul.finished(host, |n, sum| {
+            let sum = sum + f64::from(bias[n]);
+            if self.gelu { gelu(sum) } else { sum }
+        })
     }
 }
 
@@ -76,21 +75,34 @@ fn gelu(x: f64) -> f64 {
 /// Cases for the harness: tiles within `y` and over its edges, of every way that sums are written.
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (dtype, [m, n, k], [y_offset, gap], gelu) in [
-        (DType::F16, [130, 200, 72], [0, 0], true),
-        (DType::F16, [128, 384, 64], [0, 0], false),
-        (DType::F32, [20, 72, 64], [3, 4], true),
-        (DType::Q8_0, [33, 65, 64], [4, 0], false),
-        (DType::F16, [7, 24_600, 40], [0, 0], true),
+    for (dtype, [m, n, k], [y_offset, gap], gelu, halves) in [
+        (DType::F16, [130, 200, 72], [0, 0], true, false),
+        (DType::F16, [128, 384, 64], [0, 0], false, false),
+        (DType::F32, [20, 72, 64], [3, 4], true, false),
+        (DType::Q8_0, [33, 65, 64], [4, 0], false, false),
+        (DType::F16, [7, 24_600, 40], [0, 0], true, false),
+        (DType::F16, [130, 200, 64], [8, 16], true, true),
+        (DType::Q8_0, [20, 64, 64], [0, 0], false, true),
     ] {
         let mut builder = CaseBuilder::new((m * n * k) as u64 + 1);
         let Ok(w) = builder.weight(dtype, n, k) else { continue };
         let x = Activations::F32(builder.random(&[m, k]));
         let bias = builder.random(&[y_offset + n + gap]);
-        let y = builder.random(&[m, y_offset + n + gap]);
-        // As for the product: f16 tiles round each factor to 11 bits.
-        builder.updated(&y, Compare::Nmse(1e-6));
-        let name = format!("{dtype} {m}x{n}x{k} + bias{}", if gelu { ", gelu" } else { "" });
+        let shape = [m, y_offset + n + gap];
+        // As for the product: f16 tiles round each factor to 11 bits, and so do halves the result.
+        let y = match halves {
+            true => {
+                let before: Vec<f32> = builder.normals(m * shape[1]);
+                builder.halves(&shape, &before)
+            }
+            false => builder.random(&shape),
+        };
+        builder.updated(&y, if halves { Compare::HalfNmse(1e-6) } else { Compare::Nmse(1e-6) });
+        let name = format!(
+            "{dtype} {m}x{n}x{k} + bias{}{}",
+            if gelu { ", gelu" } else { "" },
+            if halves { ", to halves" } else { "" }
+        );
         let matmul = Matmul { w, x, y, y_offset, accumulate: false };
         cases.push(builder.case(name, MatmulBias { matmul, bias, gelu }));
     }

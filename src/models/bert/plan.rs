@@ -161,9 +161,11 @@ impl Bert {
             )?;
             added(builder, &label("attn_output"), &layer.attn_output, &attended, &x)?;
             builder.step(label("attn_output_norm"), self.norm(&layer.attn_output_norm, &x, &x_halves, &rows))?;
-            let hidden = builder.activation(DType::F32, [m, ff]);
+            let halves = halves && ff.is_multiple_of(BLOCK);
+            let hidden = builder.activation(if halves { DType::F16 } else { DType::F32 }, [m, ff]);
             with_bias(builder, &label("ffn_up"), &layer.ffn_up, &x_input, &hidden, &layer.ffn_up_bias, true)?;
-            added(builder, &label("ffn_down"), &layer.ffn_down, &Activations::F32(hidden), &x)?;
+            let hidden = if halves { Activations::F16(hidden) } else { Activations::F32(hidden) };
+            added(builder, &label("ffn_down"), &layer.ffn_down, &hidden, &x)?;
             builder.step(label("layer_output_norm"), self.norm(&layer.layer_output_norm, &x, &x_halves, &rows))?;
         }
         let vectors = builder.activation(DType::F32, [texts.rows(), d]);

@@ -1,6 +1,6 @@
 // gelu(sum + bias) with gelu(x) = x Φ(x), Φ the normal distribution (Hendrycks and Gimpel 2016).
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // bias[y_stride]
-@group(0) @binding(3) var<storage, read_write> y: array<f32>; // y[M, y_stride]
+const OUTPUT: u32 = 3u;
 
 const FINISHES = true;
 
