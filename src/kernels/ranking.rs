@@ -61,7 +61,7 @@ pub(super) fn sorted(top: usize, held: usize) -> u32 {
 }
 
 /// The most that are chosen one by one, which takes a barrier each; sorting takes some 80 whatever their number.
-const MOST_ROUNDS: usize = 32;
+const MOST_ROUNDS: usize = 8;
 
 /// The constants that `lib/top_k/select.wgsl` takes on a device, and whether it uses subgroups.
 pub(super) fn selecting(spec: Spec, profile: &Profile, top: usize, held: usize) -> (Spec, bool) {

@@ -191,6 +191,9 @@ export class Store {
 
   /** Every segment is there: closes the files and returns the whole one. */
   async finish(sha256) {
+    const { bytes, segment, have } = this.meta;
+    const wanted = Math.ceil(bytes / segment);
+    if (new Set(have).size !== wanted) throw failure("Io", `cached file: found ${have.length} parts, expected ${wanted}`);
     this.data.flush();
     Object.assign(this.meta, { complete: true, sha256: sha256 ?? null, storedAt: Date.now(), have: [] });
     this.#save();

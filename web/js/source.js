@@ -122,7 +122,8 @@ class UrlSource {
     // Who wants the header alone stores nothing.
     if (this.#options.cache && this.#options.ahead) await this.#openStore();
     if (this.#spec.sha256 && this.#options.Sha256) this.#hash = new this.#options.Sha256();
-    for (let index = 0; this.#segments[index]?.bytes; index += 1) this.#keep(index);
+    // Segments may have come in any order while the store was being opened.
+    for (let index = 0; index < this.#segments.length; index += 1) this.#keep(index);
     this.#pump();
     return this;
   }
@@ -458,6 +459,7 @@ class UrlSource {
       if (!unhashed && this.#segments[index].state === "stored") continue;
       const into = scratch.subarray(0, this.#length(index));
       await this.#copy(index, 0, into);
+      this.#keep(index);
       if (this.#hash && index >= this.#hashed) {
         this.#hash.update(into);
         this.#hashed = index + 1;
@@ -476,10 +478,10 @@ class UrlSource {
     if (!this.#store) return;
     try {
       this.#whole = new BlobSource(await this.#store.finish(this.#spec.sha256), true);
+      this.#store = null;
     } catch (error) {
-      this.#options.tell({ type: "cache-failed", message: error.message });
+      this.#dropStore(error);
     }
-    this.#store = null;
   }
 
   close() {
