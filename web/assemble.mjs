@@ -10,7 +10,7 @@ import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { constants as files } from "node:fs";
 import { copyFile, cp, mkdir, readFile, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs, promisify } from "node:util";
 import { brotliCompress, constants } from "node:zlib";
@@ -35,7 +35,7 @@ const { values } = parseArgs({
 for (const name of ["package", "models", "output", "cache"]) {
   if (!values[name]) throw new Error(`assemble.mjs: --${name} is missing`);
 }
-const output = values.output;
+const output = resolve(values.output);
 const npm = join(output, "anygpu");
 
 await rm(output, { recursive: true, force: true });
