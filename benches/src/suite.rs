@@ -40,6 +40,8 @@ pub struct Settings {
     pub repeats: usize,
     /// Whether answers are checked; a second cache is needed for it.
     pub check: bool,
+    /// Decode steps submitted ahead of the one whose token is awaited, as whoever runs the suites has them.
+    pub ahead: usize,
     /// The name for rows' `model`.
     pub model: String,
 }
@@ -64,6 +66,7 @@ impl Settings {
             streams: vec![1, 2, 4, 8],
             repeats: pick(5, 2),
             check: true,
+            ahead: SessionOptions::default().ahead,
             model: model.into(),
         }
     }
@@ -155,7 +158,8 @@ impl<'a> Suites<'a> {
     }
 
     fn session(&self, longest: usize, slots: usize, plain: bool) -> Result<Session> {
-        self.model.session(SessionOptions { context_length: longest, slots, plain, ..Default::default() })
+        let ahead = self.settings.ahead;
+        self.model.session(SessionOptions { context_length: longest, slots, plain, ahead, ..Default::default() })
     }
 
     /// Runs the suites that the settings name. `load_ms` is what loading the model took.

@@ -64,6 +64,8 @@ impl Engine {
         settings.n_gen = options.tokens.unwrap_or(settings.n_gen).max(1);
         settings.repeats = options.repeats.unwrap_or(settings.repeats).max(1);
         settings.check = options.check.unwrap_or(settings.check);
+        // As generation has them, so that it is what is measured.
+        settings.ahead = self.ahead();
         let mut environment = Environment {
             date: options.date,
             host: Machine { os: options.os, cpu: options.cpu, memory_bytes: None },

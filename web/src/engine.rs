@@ -172,6 +172,11 @@ impl Engine {
         self.load_ms.get()
     }
 
+    /// Decode steps submitted ahead.
+    pub fn ahead(&self) -> usize {
+        self.options.ahead
+    }
+
     /// Opens a new device and loads everything onto it, in place of one that was `lost` if there was one.
     pub async fn load_again(&self, lost: Option<&Error>) -> Result<Loaded> {
         self.context.take();
