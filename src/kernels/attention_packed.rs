@@ -244,14 +244,15 @@ mod tests {
         for shape in &mut eight.cooperative_matrices {
             (shape.m, shape.n, shape.k) = (8, 8, 8);
         }
-        let cooperative = |keys| Unit::Cooperative { side: 8, subgroup: 32, keys };
+        let of_side = |side| Unit::Cooperative { side, subgroup: 32, keys: 64 };
         for (profile, head_dim, f16, expected) in [
-            (&eight, 32, true, cooperative(64)),
-            (&eight, 64, true, cooperative(64)),
-            (&eight, 40, true, cooperative(64)),
+            (&eight, 32, true, of_side(8)),
+            (&eight, 64, true, of_side(8)),
+            (&eight, 40, true, of_side(8)),
             (&eight, 72, true, Unit::Lanes { f16: true }),
             (&eight, 32, false, Unit::Lanes { f16: false }),
-            (&h100, 32, true, Unit::Lanes { f16: true }),
+            (&h100, 32, true, of_side(16)),
+            (&h100, 40, true, Unit::Lanes { f16: true }),
             (&gtx, 64, true, Unit::Lanes { f16: true }),
             (&baseline, 64, true, Unit::Lanes { f16: false }),
         ] {

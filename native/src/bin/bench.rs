@@ -171,6 +171,7 @@ async fn run_model(arguments: &Arguments, adapter: &Adapter, context: &Context, 
         streams: arguments.streams.clone(),
         repeats: arguments.repeats.unwrap_or(usual.repeats).max(1),
         check: !arguments.no_check,
+        ahead: usual.ahead,
         model: usual.model,
     };
     let clock = move || start.elapsed().as_secs_f64() * 1e3;
