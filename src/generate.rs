@@ -35,7 +35,7 @@ pub(crate) mod slots;
 pub mod stop;
 pub mod stream;
 
-pub use model::{LoadProgress, Model};
+pub use model::{LoadProgress, Model, ModelFile};
 pub use options::{ContextFull, GenerateOptions, Sampling, SessionOptions};
 pub use session::Session;
 pub use stop::StopStrings;

@@ -6,7 +6,7 @@ use anygpu::search::{Hit, Index, Metric};
 use anygpu::{DType, Result};
 
 use crate::report::{ANYGPU, Report, Row};
-use crate::suite::{Clock, WARM_MS, warm};
+use crate::suite::{Clock, timed, warm};
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
@@ -136,20 +136,16 @@ pub async fn run(
             }
         }
         context.memory().reset_peak();
-        let mut samples = Vec::new();
-        let begun = now();
-        let mut runs = 0;
-        while samples.len() < settings.repeats || runs == 0 {
+        let (_, samples) = timed(settings.repeats, now, async || {
             let start = now();
             let found = index.search(&queries, settings.k).await?;
-            if runs > 0 && start - begun >= WARM_MS {
-                samples.push(now() - start);
+            let ms = now() - start;
+            match found.len() == count {
+                true => Ok(ms),
+                false => Err(anygpu::Error::shape(format!("{} answers to {count} queries", found.len()))),
             }
-            runs += 1;
-            if found.len() != count {
-                return Err(anygpu::Error::shape(format!("{} answers to {count} queries", found.len())));
-            }
-        }
+        })
+        .await?;
         let mut gpu_ms = None;
         if context.profile().features.timestamps {
             let plan = index.plan_for(count, settings.k)?;

@@ -79,7 +79,7 @@ pub const SUITES: [&str; 7] = ["kernels", "load", "prefill", "decode", "batch", 
 pub type Clock<'a> = &'a (dyn Fn() -> f64 + Sync);
 
 /// Milliseconds of work ahead of what is timed: a GPU that waited for its host has clocked down, to a third and less.
-pub(crate) const WARM_MS: f64 = 200.0;
+const WARM_MS: f64 = 200.0;
 
 /// Keeps the device busy with a plan for so long, once at least.
 pub(crate) async fn warm(context: &Context, plan: &Plan, now: Clock<'_>) -> Result<()> {
@@ -91,6 +91,26 @@ pub(crate) async fn warm(context: &Context, plan: &Plan, now: Clock<'_>) -> Resu
             return Ok(());
         }
     }
+}
+
+/// Milliseconds of `run`'s first time, and of `repeats` times once it has kept the device busy for [`WARM_MS`]. `run` says
+/// how long it took.
+pub(crate) async fn timed(
+    repeats: usize,
+    now: Clock<'_>,
+    mut run: impl AsyncFnMut() -> Result<f64>,
+) -> Result<(f64, Vec<f64>)> {
+    let begun = now();
+    let first_ms = run().await?;
+    let mut samples = Vec::with_capacity(repeats);
+    while samples.len() < repeats {
+        let warm = now() - begun >= WARM_MS;
+        let ms = run().await?;
+        if warm {
+            samples.push(ms);
+        }
+    }
+    Ok((first_ms, samples))
 }
 
 /// Runs suites on a loaded model and adds their rows to a report.

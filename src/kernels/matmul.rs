@@ -177,13 +177,13 @@ pub(super) fn matrices(side: u32) -> [&'static str; 3] {
 }
 
 impl Matmul {
-    /// `y = f(column of y, x · wᵀ)` on the host.
-    fn finished(&self, host: &mut Host, f: impl Fn(usize, f64) -> f64) -> Result<()> {
+    /// `y = f(column of y, what y holds, x · wᵀ)` on the host.
+    fn finished(&self, host: &mut Host, f: impl Fn(usize, f64, f64) -> f64) -> Result<()> {
         let products = matvec::products(host, &self.w, &self.x.clone().into())?;
         let mut y = host.floats(&self.y)?;
         for (row, products) in y.chunks_exact_mut(self.y.cols()).zip(products.chunks_exact(self.w.rows().max(1))) {
-            for (n, &product) in products.iter().enumerate() {
-                row[self.y_offset + n] = f(self.y_offset + n, product) as f32;
+            for (i, (y, &product)) in row[self.y_offset..].iter_mut().zip(products).enumerate() {
+                *y = f(self.y_offset + i, f64::from(*y), product) as f32;
             }
         }
         match self.y.dtype() {
@@ -294,11 +294,7 @@ impl Kernel for Matmul {
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
-        let x = self.x.clone().into();
-        if self.y.dtype() == DType::F16 {
-            return self.finished(host, |_, sum| sum);
-        }
-        matvec::reference(host, &self.w, &x, &self.y, self.y_offset, self.accumulate)
+        self.finished(host, |_, before, sum| if self.accumulate { before + sum } else { sum })
     }
 }
 

@@ -4,7 +4,7 @@
 use super::kernel::expect;
 use crate::error::Result;
 use crate::profile::Profile;
-use crate::shader::Spec;
+use crate::shader::{Flag, Spec};
 
 /// The most candidates that one dispatch chooses for a query: invocations of a workgroup.
 pub const MAX_TOP: usize = 256;
@@ -63,17 +63,17 @@ pub(super) fn sorted(top: usize, held: usize) -> u32 {
 /// The most that are chosen one by one, which takes a barrier each; sorting takes some 80 whatever their number.
 const MOST_ROUNDS: usize = 8;
 
-/// The constants that `lib/top_k/select.wgsl` takes on a device, and whether it uses subgroups.
-pub(super) fn selecting(spec: Spec, profile: &Profile, top: usize, held: usize) -> (Spec, bool) {
+/// `spec` with what `lib/top_k/select.wgsl` takes on a device.
+pub(super) fn selecting(spec: Spec, profile: &Profile, top: usize, held: usize) -> Spec {
     let spec = spec
         .constant("WORKGROUP", WORKGROUP)
         .constant("TOP", top as u32)
         .constant("HELD", held as u32)
         .constant("SORTED", sorted(top, held));
-    let fixed = profile.fixed_subgroup().filter(|size| profile.features.subgroups && WORKGROUP.is_multiple_of(*size));
-    let rounds = fixed.filter(|_| top <= MOST_ROUNDS);
-    let spec = spec.constant("ROUNDS", rounds.is_some()).constant("SUBGROUP", fixed.unwrap_or(WORKGROUP));
-    (spec, rounds.is_some())
+    let usable = |size: &u32| top <= MOST_ROUNDS && WORKGROUP.is_multiple_of(*size);
+    let rounds = profile.fixed_subgroup().filter(usable);
+    let spec = spec.constant("ROUNDS", rounds.is_some()).constant("SUBGROUP", rounds.unwrap_or(WORKGROUP));
+    if rounds.is_some() { spec.flag(Flag::SUBGROUPS) } else { spec }
 }
 
 pub(super) fn check_top(kernel: &str, top: usize) -> Result<()> {

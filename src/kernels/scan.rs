@@ -38,7 +38,7 @@ params! {
 const MOST_HELD: usize = 2;
 /// Rows whose loads an invocation has under way, where neighbours share them.
 const TILE: u32 = 4;
-/// Neighbours that share a row at most: fewer than a subgroup of any size that is asked for.
+/// Neighbours that share a row at most: a row of 1024 then has a block for each.
 const MOST_LANES: u32 = 32;
 
 /// Groups that `rows` rows make.
@@ -89,16 +89,14 @@ impl Kernel for Scan {
         // A pass takes no more rows than the group has.
         let side_by_side = WORKGROUP / lanes;
         let rows = WORKGROUP * held(top, MOST_HELD) as u32;
-        let (spec, rounds) =
-            selecting(Spec::new("scan", Target::of(profile)), profile, top, held(top, MOST_HELD));
-        let spec = spec
+        let spec = selecting(Spec::new("scan", Target::of(profile)), profile, top, held(top, MOST_HELD))
             .constant("K", self.w.cols() as u32)
             .constant("ROW_VEC4", (layout::row_bytes(self.w.dtype(), self.w.cols()) / 16) as u32)
             .constant("LANES", lanes)
             .constant("TILE", TILE.min(rows / side_by_side))
             .slot("weights", format!("weights/{}", self.w.dtype()))
             .trusted();
-        if shared || rounds { spec.flag(Flag::SUBGROUPS) } else { spec }
+        if shared { spec.flag(Flag::SUBGROUPS) } else { spec }
     }
 
     fn params(&self) -> Params {

@@ -8,7 +8,7 @@ use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
 use crate::profile::Profile;
-use crate::shader::{Flag, Spec, Target};
+use crate::shader::{Spec, Target};
 use crate::tensor::Tensor;
 
 /// Where candidates come from.
@@ -102,9 +102,7 @@ impl Kernel for TopK {
             Candidates::Pairs(_) => "top_k/pairs",
             Candidates::Scores { .. } => "top_k/scores",
         };
-        let (spec, rounds) = selecting(Spec::new("top_k", Target::of(profile)), profile, top, held);
-        let spec = spec.slot("candidates", candidates).trusted();
-        if rounds { spec.flag(Flag::SUBGROUPS) } else { spec }
+        selecting(Spec::new("top_k", Target::of(profile)), profile, top, held).slot("candidates", candidates).trusted()
     }
 
     fn params(&self) -> Params {

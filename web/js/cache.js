@@ -16,6 +16,9 @@ export async function keyOf(url) {
   return [...new Uint8Array(digest).slice(0, 16)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
+/** The files of a model: what is known of it, its bytes, the shaders that it needed. */
+const namesOf = (key) => [`${key}.json`, `${key}.gguf`, `${key}.wgsl`];
+
 async function readMeta(directory, key) {
   try {
     const file = await (await directory.getFileHandle(`${key}.json`)).getFile();
@@ -58,7 +61,7 @@ export const cache = {
       return;
     }
     const key = /^[0-9a-f]{32}$/.test(keyOrUrl) ? keyOrUrl : await keyOf(new URL(keyOrUrl, globalThis.location?.href).href);
-    for (const name of [`${key}.json`, `${key}.gguf`, `${key}.wgsl`]) {
+    for (const name of namesOf(key)) {
       try {
         await directory.removeEntry(name);
       } catch (error) {
@@ -93,9 +96,10 @@ export async function readShaders(url, options) {
   try {
     const file = await (await folder(false)).getFileHandle(`${await keyOf(url)}.wgsl`);
     const noted = JSON.parse(await (await file.getFile()).text());
-    return noted.options === options ? noted.shaders : [];
+    const whole = noted.shaders.every(({ kernel, source, accesses }) => [kernel, source, accesses].every((part) => typeof part === "string"));
+    return whole && noted.options === options ? noted.shaders : [];
   } catch {
-    // Not there, or cut off while it was written.
+    // Not there, cut off while it was written, or not what is written here.
     return [];
   }
 }
@@ -223,6 +227,6 @@ export class Store {
     }
     this.data.close();
     this.metaFile.close();
-    for (const name of [`${this.key}.gguf`, `${this.key}.json`]) this.directory.removeEntry(name).catch(() => {});
+    for (const name of namesOf(this.key)) this.directory.removeEntry(name).catch(() => {});
   }
 }

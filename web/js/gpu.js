@@ -17,7 +17,7 @@ const devices = new Set();
 const sources = new WeakMap();
 /** The newest device's pipelines that wait for wgpu to ask for them, by source. */
 let prepared = new Map();
-/** The same while they are compiled, or once they have been. */
+/** What compiles them, under way or done, by source. */
 let begun = new Map();
 let current = null;
 /** Shaders that an earlier load of the same model needed, begun with each device. */

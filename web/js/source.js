@@ -459,7 +459,6 @@ class UrlSource {
       if (!unhashed && this.#segments[index].state === "stored") continue;
       const into = scratch.subarray(0, this.#length(index));
       await this.#copy(index, 0, into);
-      this.#keep(index);
       if (this.#hash && index >= this.#hashed) {
         this.#hash.update(into);
         this.#hashed = index + 1;

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use anygpu::chat::{ChatTemplate, Conversation};
 use anygpu::format::source::ByteSource;
-use anygpu::generate::model::ModelFile;
-use anygpu::generate::{Model, Session, SessionOptions};
+use anygpu::generate::{Model, ModelFile, Session, SessionOptions};
 use anygpu::gpu::Context;
 use anygpu::models::llama::plan::Phase;
 use anygpu::{Error, ErrorKind, Result};

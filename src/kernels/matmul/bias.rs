@@ -60,7 +60,7 @@ impl Kernel for MatmulBias {
 
     fn reference(&self, host: &mut Host) -> Result<()> {
         let bias = host.floats(&self.bias)?;
-        self.matmul.finished(host, |n, sum| {
+        self.matmul.finished(host, |n, _, sum| {
             let sum = sum + f64::from(bias[n]);
             if self.gelu { gelu(sum) } else { sum }
         })
