@@ -42,11 +42,11 @@ await rm(output, { recursive: true, force: true });
 await mkdir(npm, { recursive: true });
 await cp(join(WEB, "js"), npm, { recursive: true });
 await cp(join(WEB, "page"), join(output, "page"), { recursive: true });
+await copyFile(join(WEB, "index.html"), join(output, "index.html"));
 await models(join(output, "models"));
 const wasm = await bindings();
 await bundled(npm, ["index.js", "openai.js", "worker.js"]);
 await bundled(join(output, "page"), ["boot.js", "main.js"]);
-await page();
 await manifest();
 
 const text = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
@@ -124,17 +124,6 @@ async function bundled(folder, entries) {
   });
   for (const name of Object.keys(metafile.inputs)) await rm(join(folder, name));
   for (const { path, contents } of outputFiles) await writeFile(path, contents);
-}
-
-/** The page; what it preloads is only what is still there. */
-async function page() {
-  const lines = (await readFile(join(WEB, "index.html"), "utf8")).split("\n");
-  const kept = [];
-  for (const line of lines) {
-    const preloaded = line.match(/^<link rel="modulepreload" href="([^"]+)">$/)?.[1];
-    if (!preloaded || (await exists(join(output, preloaded)))) kept.push(line);
-  }
-  await writeFile(join(output, "index.html"), kept.join("\n"));
 }
 
 async function models(folder) {
