@@ -9,7 +9,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> bias: array<f32>; // bias[N]
 @group(0) @binding(1) var<storage, read_write> y: array<f32>; // y[M, y_stride]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -21,24 +21,37 @@ struct Params {
 @group(0) @binding(3) var<storage, read> rope: array<vec2<f32>>; // rope[256 + n_ctx / 256, ROPE_DIM / 2] = (cos, sin)
 @group(0) @binding(4) var<storage, read_write> k_cache: array<vec4<u32>>; // k_cache[pages, kv_count, PAGE, HEAD_DIM / 2]
 @group(0) @binding(5) var<storage, read_write> v_cache: array<vec4<u32>>; // v_cache[pages, kv_count, PAGE, HEAD_DIM / 2]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 #import rope
+#ifndef SPREAD
 #import reduce
+#endif
 
 const CHUNKS: u32 = HEAD_DIM / 8u;
 const KEYS: u32 = WORKGROUP / LANES;
 const LOWEST: f32 = -3e38;
 
+#ifdef SPREAD
+const SUBGROUPS_AT_WORK: u32 = WORKGROUP / SUBGROUP;
+
+// Of each subgroup: its sums, element after element, its largest score and its sum of weights.
+var<workgroup> sums: array<vec4<f32>, SUBGROUPS_AT_WORK * LANES * 2u>;
+var<workgroup> tops: array<f32, SUBGROUPS_AT_WORK>;
+var<workgroup> totals: array<f32, SUBGROUPS_AT_WORK>;
+#else
 var<workgroup> sums: array<vec4<f32>, 2u * WORKGROUP>;
+#endif
 #ifndef SUBGROUPS
 var<workgroup> dots: array<f32, UNROLL * QUERIES * WORKGROUP>;
 #endif
 
+#ifndef SPREAD
 // Elements 4c to 4c + 3 of the joined sums.
 fn sum_at(c: u32) -> vec4<f32> {
     return sums[(c & 1u) * WORKGROUP + (c >> 1u)];
 }
+#endif
 
 #import result
 
@@ -110,6 +123,27 @@ fn fetch(start: u32, tile: u32, side: u32, cached: u32) -> Fetched {
     return out;
 }
 
+// Where a tile lies: a page of the row's, the tile's first key in it, the page's place in the cache, and the next page's number.
+struct Cursor {
+    index: u32,
+    tile: u32,
+    start: u32,
+    next_page: u32,
+}
+
+// The place of the tile behind one.
+fn advanced(place: Cursor, position: u32, table: u32, page_words: u32, within: u32) -> Cursor {
+    var next = place;
+    next.tile += KEYS * UNROLL;
+    if next.tile >= PAGE || next.tile > position - next.index * PAGE {
+        next.tile = 0u;
+        next.index += 1u;
+        next.start = next.next_page * page_words + within;
+        next.next_page = page_table[table + min(next.index + 1u, position / PAGE)];
+    }
+    return next;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let r = group.y;
@@ -127,13 +161,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let table = row.y * params.max_pages;
     let page_words = params.kv_count * PAGE * CHUNKS;
     let within = kv * PAGE * CHUNKS + chunk;
-    // The first keys and values are under way while queries are turned, the next page's number while a page is worked on.
+    // The first DISTANCE tiles are under way while queries are turned, later ones while those before them are worked on.
     let last_page = page_table[table + pages - 1u];
     var index = min(first, pages - 1u);
     var tile = 0u;
-    var fetched = fetch(page_table[table + index] * page_words + within, 0u, side, max(row.z - index * PAGE, 1u) - 1u);
-    var next_page = page_table[table + min(index + 1u, pages - 1u)];
-    var start = page_table[table + index] * page_words + within;
+    var ahead = Cursor(index, 0u, page_table[table + index] * page_words + within, 0u);
+    ahead.next_page = page_table[table + min(index + 1u, pages - 1u)];
+    var fetched: Fetched;
+    var following: Fetched;
+    for (var turn = 0u; turn < DISTANCE; turn++) {
+        if turn == 0u || ahead.index < end {
+            following = fetch(ahead.start, ahead.tile, side, max(row.z - ahead.index * PAGE, 1u) - 1u);
+            ahead = advanced(ahead, row.z, table, page_words, within);
+        }
+        if turn == 0u {
+            fetched = following;
+        }
+    }
 
     // Lanes past the head's end add nothing to a dot product.
     let scale = select(0.0, params.scale, lane % LANES < CHUNKS);
@@ -218,14 +262,66 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if tile >= PAGE || tile > last {
             tile = 0u;
             index += 1u;
-            start = next_page * page_words + within;
-            next_page = page_table[table + min(index + 1u, pages - 1u)];
         }
-        if index < end {
-            fetched = fetch(start, tile, side, max(row.z - index * PAGE, 1u) - 1u);
+        if DISTANCE > 1u {
+            fetched = following;
+        }
+        if ahead.index < end {
+            following = fetch(ahead.start, ahead.tile, side, max(row.z - ahead.index * PAGE, 1u) - 1u);
+            ahead = advanced(ahead, row.z, table, page_words, within);
+        }
+        if DISTANCE == 1u {
+            fetched = following;
         }
     }
 
+#ifdef SPREAD
+    for (var g = 0u; g < QUERIES; g++) {
+        var own_top = top[g];
+        for (var distance = LANES; distance < SUBGROUP; distance *= 2u) {
+            own_top = max(own_top, subgroupShuffleXor(own_top, distance));
+        }
+        let rescale = exp2(top[g] - own_top);
+        var own_total = total[g] * rescale;
+        var low = acc[g].low * rescale;
+        var high = acc[g].high * rescale;
+        for (var distance = LANES; distance < SUBGROUP; distance *= 2u) {
+            own_total += subgroupShuffleXor(own_total, distance);
+            low += subgroupShuffleXor(low, distance);
+            high += subgroupShuffleXor(high, distance);
+        }
+        let subgroup = lane / SUBGROUP;
+        if g > 0u {
+            workgroupBarrier();
+        }
+        if lane % SUBGROUP < LANES {
+            sums[(subgroup * LANES + lane % LANES) * 2u] = low;
+            sums[(subgroup * LANES + lane % LANES) * 2u + 1u] = high;
+        }
+        if lane % SUBGROUP == 0u {
+            tops[subgroup] = own_top;
+            totals[subgroup] = own_total;
+        }
+        workgroupBarrier();
+        var all_top = LOWEST;
+        for (var s = 0u; s < SUBGROUPS_AT_WORK; s++) {
+            all_top = max(all_top, tops[s]);
+        }
+        for (var turn = 0u; turn < HEAD_DIM; turn += WORKGROUP) {
+            let e = turn + lane;
+            var value = 0.0;
+            var all_total = 0.0;
+            if e < HEAD_DIM {
+                for (var s = 0u; s < SUBGROUPS_AT_WORK; s++) {
+                    let weight = exp2(tops[s] - all_top);
+                    all_total += weight * totals[s];
+                    value += weight * sums[s * LANES * 2u + e / 4u][e % 4u];
+                }
+            }
+            put_element(r, head + g, split, e, value, all_top, all_total);
+        }
+    }
+#else
     for (var g = 0u; g < QUERIES; g++) {
         let all_top = reduce_max(top[g], lane);
         let weight = exp2(top[g] - all_top);
@@ -244,6 +340,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
     }
     finish(r, head, lane);
+#endif
 
     let has_last = first < end && end == pages;
     if has_last && group.x % (GROUP / QUERIES) == 0u && lane < CHUNKS {

@@ -7,7 +7,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>; // rows[M] = (token, slot, position, active)
 @group(0) @binding(1) var<storage, read> partial: array<vec2<f32>>; // partial[M, H, splits, HEAD_DIM + 2]: Σpv, max, Σp
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const OUTPUT: u32 = 2u;
 #import output

@@ -15,7 +15,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>; // rows[M] = (token, slot, position, active)
 @group(0) @binding(1) var<storage, read> page_table: array<u32>; // page_table[slots, max_pages]
 @group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>; // qkv[M, (H + 2 KV) * HEAD_DIM]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const OUTPUT: u32 = 5u;
 #import output

@@ -11,7 +11,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[count, K] packed
 @group(0) @binding(1) var<storage, read> ids: array<u32>; // ids[M, id_stride]
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // y[M, COLS]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>) {

@@ -12,7 +12,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>; // weight[K]
 @group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>; // bias[K]
 @group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>; // x[M, K]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const OUTPUT: u32 = 5u;
 #import output

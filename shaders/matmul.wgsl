@@ -12,10 +12,10 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 #import x
-// finish(column of y, sum): what is done to a sum before it is written, FINISHES where that is anything; y lies behind its
-// inputs, at OUTPUT.
+// row_of(n0, r): the row of w at row r of a tile that begins at n0. finish(column of y, sum): what is done to a sum before it
+// is written, FINISHES where that is anything; y lies behind its inputs, at OUTPUT.
 #import finish
 #ifdef HALVES
 @group(0) @binding(OUTPUT) var<storage, read_write> y: array<f16>; // y[M, y_stride]
@@ -31,14 +31,14 @@ struct Params {
 #endif
 
 const X_VECTORS = TILE_M * TILE_K / 4u;
-const W_BLOCKS = TILE_N * TILE_K / 32u;
+const W_UNITS = TILE_N * TILE_K / UNIT;
 const X_LOADS = (X_VECTORS + WORKGROUP - 1u) / WORKGROUP;
-const W_LOADS = (W_BLOCKS + WORKGROUP - 1u) / WORKGROUP;
+const W_LOADS = (W_UNITS + WORKGROUP - 1u) / WORKGROUP;
 
 // What one invocation loads of a pair of tiles, on its way to workgroup memory.
 struct Loaded {
     x: array<XVec, X_LOADS>,
-    w: array<Raw, W_LOADS>,
+    w: array<Unit, W_LOADS>,
 }
 
 // Rows past the end repeat the last one, their results are not written. What lies past K counts as zero in x, so that
@@ -60,10 +60,10 @@ fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
     }
     for (var l = 0u; l < W_LOADS; l++) {
         let at = lane + l * WORKGROUP;
-        if W_BLOCKS % WORKGROUP == 0u || at < W_BLOCKS {
-            let n = min(n0 + at / (TILE_K / 32u), params.n - 1u);
-            let block = min(k0 / 32u + at % (TILE_K / 32u), K / 32u - 1u);
-            out.w[l] = weights_raw(n * ROW_VEC4, block);
+        if W_UNITS % WORKGROUP == 0u || at < W_UNITS {
+            let n = row_of(n0, at / (TILE_K / UNIT));
+            let unit = min(k0 / UNIT + at % (TILE_K / UNIT), K / UNIT - 1u);
+            out.w[l] = unit_raw(n * ROW_VEC4, unit);
         }
     }
     return out;
@@ -78,17 +78,17 @@ fn store(loaded: ptr<function, Loaded>, lane: u32) {
     }
     for (var l = 0u; l < W_LOADS; l++) {
         let at = lane + l * WORKGROUP;
-        if W_BLOCKS % WORKGROUP == 0u || at < W_BLOCKS {
-            var values = weights_values((*loaded).w[l]);
-            for (var j = 0u; j < 8u; j++) {
-                put_w(at / (TILE_K / 32u), at % (TILE_K / 32u) * 8u + j, Vec4(values[j]));
+        if W_UNITS % WORKGROUP == 0u || at < W_UNITS {
+            var values = unit_values((*loaded).w[l]);
+            for (var j = 0u; j < UNIT / 4u; j++) {
+                put_w(at / (TILE_K / UNIT), at % (TILE_K / UNIT) * (UNIT / 4u) + j, Vec4(values[j]));
             }
         }
     }
 }
 
 fn write(m: u32, n: u32, sum: f32) {
-    if m < params.m && n < params.n {
+    if m < params.m && n < columns() {
         let at = m * params.y_stride + params.y_offset + n;
 #ifdef HALVES
         y[at] = f16(clamp(finish(params.y_offset + n, sum), -65504.0, 65504.0));

@@ -10,7 +10,7 @@ struct Params {
 }
 
 @group(0) @binding(INPUTS + 1u) var<storage, read_write> y: array<f32>; // y[COLUMNS, y_stride]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 #ifdef COOP_MATRIX
 fn prepare(lane: u32) {

@@ -1,5 +1,6 @@
 // residual[c, first + n] += Σ_k x[c, k] * w[n, k], and at once what the next products take: the new residual times the
-// weight of the norm before them, with the sums of its squares, by which they will divide. A workgroup has a block of 32.
+// weight of the norm before them, with the sums of its squares, by which they will divide, both of the residual divided by
+// HEADROOM: where rows of any size must fit in halves. A workgroup has a block of 32.
 #import matvec
 
 struct Params {
@@ -10,7 +11,7 @@ struct Params {
 @group(0) @binding(INPUTS) var<storage, read> norm: array<vec4<f32>>; // norm[N / 4]
 @group(0) @binding(INPUTS + 1u) var<storage, read_write> residual: array<f32>; // residual[COLUMNS, N]
 @group(0) @binding(INPUTS + 2u) var<storage, read_write> squares: array<f32>; // squares[COLUMNS, N / 32]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const OUTPUT: u32 = INPUTS + 3u;
 #import output
@@ -27,6 +28,12 @@ fn prepare(lane: u32) {
 }
 #endif
 
+#ifdef SPREAD
+#import spread
+
+const TURNS: u32 = (32u * COLUMNS + WORKGROUP - 1u) / WORKGROUP;
+#endif
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -34,6 +41,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if own >= ROWS / 32u {
         return;
     }
+    let to = params.first + own;
+#ifdef SPREAD
+    // What is added to and multiplied by at the end is on its way meanwhile.
+    var before: array<f32, TURNS>;
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let c = min((lane + turn * WORKGROUP) / 32u, COLUMNS - 1u);
+        before[turn] = residual[(c * params.blocks + to) * 32u + lane % 32u];
+    }
+    let weight = norm[8u * to + lane % 32u / 4u][lane % 4u] / f32(HEADROOM);
+#endif
 #ifdef COOP_MATRIX
     products(32u * own, 32u * own + 16u, ROWS - 1u, lane);
 #else
@@ -56,7 +73,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     workgroupBarrier();
 #endif
-    let to = params.first + own;
+#ifdef SPREAD
+    for (var turn = 0u; turn < TURNS; turn++) {
+        let c = (lane + turn * WORKGROUP) / 32u;
+        let counts = c < COLUMNS;
+        let value = before[turn] + parts[BLOCK_PITCH * min(c, COLUMNS - 1u) + lane % 32u];
+        let small = value / f32(HEADROOM);
+        let sum = spread_sum(small * small);
+        let index = c * params.blocks + to;
+        if counts {
+            residual[32u * index + lane % 32u] = value;
+        }
+        if counts && lane % 32u == 0u {
+            squares[index] = sum;
+        }
+        put_spread(index, lane % 32u, value * weight, counts);
+    }
+#else
     for (var i = lane; i < 32u * COLUMNS; i += WORKGROUP) {
         let at = (i / 32u * params.blocks + to) * 32u + i % 32u;
         let part = BLOCK_PITCH * (i / 32u) + i % 32u;
@@ -70,7 +103,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         var sum = 0.0;
         for (var i = 0u; i < 8u; i++) {
             let at = BLOCK_PITCH * lane + 4u * i;
-            let value = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]);
+            let value = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]) / f32(HEADROOM);
             sum += dot(value, value);
             values[i] = value * norm[8u * to + i];
         }
@@ -78,4 +111,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         squares[index] = sum;
         put_block(index, values);
     }
+#endif
 }

@@ -8,7 +8,7 @@ struct Params {
     eps: f32,
 }
 
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const OUTPUT: u32 = INPUTS + 1u;
 #import output
@@ -69,6 +69,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     workgroupBarrier();
+#ifdef SPREAD
+    for (var turn = 0u; turn < 32u * COLUMNS; turn += WORKGROUP) {
+        let c = (lane + turn) / 32u;
+        let value = parts[BLOCK_PITCH * min(c, COLUMNS - 1u) + lane % 32u];
+        put_spread(c * params.blocks + own, lane % 32u, value, c < COLUMNS);
+    }
+#else
     if lane < COLUMNS {
         var values: array<vec4<f32>, 8>;
         for (var i = 0u; i < 8u; i++) {
@@ -77,5 +84,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         put_block(lane * params.blocks + own, values);
     }
+#endif
 #endif
 }

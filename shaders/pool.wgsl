@@ -8,7 +8,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x: array<f32>; // x[M, K]
 @group(0) @binding(1) var<storage, read> texts: array<vec2<u32>>; // texts[S] = (first row, rows)
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // y[S, K]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const HELD = (K + WORKGROUP - 1u) / WORKGROUP;
 

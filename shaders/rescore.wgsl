@@ -13,7 +13,7 @@ struct Params {
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[Q, K / 4]
 @group(0) @binding(2) var<storage, read_write> pairs: array<vec2<u32>>; // pairs[Q, count] = (key, id)
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {

@@ -8,7 +8,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // x[M, K / 4]
 @group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>; // weight[K / 4]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const OUTPUT: u32 = 2u;
 #import output

@@ -17,7 +17,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> qkv: array<f32>; // qkv[M, (H + 2 KV) * HEAD_DIM]
 @group(0) @binding(4) var<storage, read_write> k_cache: array<u32>; // k_cache[pages, kv_count, PAGE, HEAD_DIM / 2]
 @group(0) @binding(5) var<storage, read_write> v_cache: array<u32>; // v_cache[pages, kv_count, PAGE, HEAD_DIM / 2]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const WORDS: u32 = HEAD_DIM / 2u;
 

@@ -11,7 +11,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> logits: array<f32>; // logits[R, VOCAB]
 @group(0) @binding(3) var<storage, read_write> slots: array<vec4<u32>>; // slots[S]: token, slot, position, active
 @group(0) @binding(4) var<storage, read_write> history: array<u32>; // history[S, HISTORY]: the token at each position, modulo HISTORY
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 var<workgroup> best_value: array<f32, WORKGROUP>;
 var<workgroup> best_token: array<u32, WORKGROUP>;
@@ -20,6 +20,8 @@ var<workgroup> counts: array<u32, WORKGROUP>;
 var<workgroup> bins: array<atomic<u32>, 256>;
 var<workgroup> shared_a: u32;
 var<workgroup> shared_b: u32;
+
+const LOADS: u32 = 8u; // logits that an invocation loads at once
 
 // Probabilities are counted in units of 2^-30.
 const UNIT: f32 = 1073741824.0;
@@ -147,11 +149,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     // The largest logit, at its lowest token.
     var value = -3.4e38;
     var at = 0u;
-    for (var token = lane; token < VOCAB; token += WORKGROUP) {
-        let logit = logits[start + token];
-        if logit > value {
-            value = logit;
-            at = token;
+    for (var first = lane; first < VOCAB; first += LOADS * WORKGROUP) {
+        // All on their way before the first is looked at; those past the end are the last one again.
+        var loaded: array<f32, LOADS>;
+        for (var i = 0u; i < LOADS; i++) {
+            loaded[i] = logits[start + min(first + i * WORKGROUP, VOCAB - 1u)];
+        }
+        for (var i = 0u; i < LOADS; i++) {
+            if loaded[i] > value {
+                value = loaded[i];
+                at = min(first + i * WORKGROUP, VOCAB - 1u);
+            }
         }
     }
     best_value[lane] = value;

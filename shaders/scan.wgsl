@@ -14,7 +14,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[Q, K / 4]
 @group(0) @binding(2) var<storage, read> removed: array<u32>; // removed[N / 32], a bit a row
 @group(0) @binding(3) var<storage, read_write> y: array<vec2<u32>>; // y[Q, groups, TOP] = (key, id)
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 const ROWS = WORKGROUP * HELD;
 const BLOCKS = K / 32u;

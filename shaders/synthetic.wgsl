@@ -10,7 +10,7 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read_write> w: array<u32>; // w[N, row_words]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 
 // Wang's integer hash.
 fn hash(value: u32) -> u32 {

@@ -9,7 +9,7 @@ struct Params {
     skip: u32, // scores: rows of `removed` before the first one
 }
 
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 // candidate(query, index), its inputs, and y behind them.
 #import candidates
 

@@ -41,9 +41,11 @@ pub(crate) struct Step {
     label: String,
     kernel: Box<dyn Kernel>,
     pipeline: Arc<Pipeline>,
-    tensors: wgpu::BindGroup,
-    params_offset: u32,
+    group: wgpu::BindGroup,
 }
+
+/// Steps that are submitted ahead of the others: soon encoded, and enough to do until those come.
+const EARLY: usize = 32;
 
 /// A list of steps, ready to be replayed on the context it was built for.
 #[derive(Debug)]
@@ -51,18 +53,17 @@ pub struct Plan {
     context: Context,
     profile: Profile,
     steps: Vec<Step>,
-    params: wgpu::BindGroup,
     /// The buffers that hold the activations, by colour, and each activation's place.
     activations: memory::Places,
     /// Held so that the memory counts as long as the plan lives.
-    _params_buffer: Buffer,
+    _params: Buffer,
 }
 
 impl Plan {
-    /// Encodes all steps into one compute pass. `context` is an upper bound of the positions attended to.
-    pub(crate) fn record(&self, encoder: &mut wgpu::CommandEncoder, context: usize) {
+    /// Encodes steps into one compute pass. `context` is an upper bound of the positions attended to.
+    fn record(&self, encoder: &mut wgpu::CommandEncoder, steps: &[Step], context: usize) {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-        for step in &self.steps {
+        for step in steps {
             self.encode(&mut pass, step, context);
         }
     }
@@ -70,15 +71,33 @@ impl Plan {
     fn encode(&self, pass: &mut wgpu::ComputePass<'_>, step: &Step, context: usize) {
         let [x, y, z] = step.kernel.grid(&self.profile, context);
         pass.set_pipeline(&step.pipeline.raw);
-        pass.set_bind_group(0, &step.tensors, &[]);
-        pass.set_bind_group(1, &self.params, &[step.params_offset]);
+        pass.set_bind_group(0, &step.group, &[]);
         pass.dispatch_workgroups(x, y, z);
     }
 
     /// Replays the plan once: submits it without waiting.
     pub fn replay(&self, context: usize) {
+        self.submit(&self.steps, context);
+    }
+
+    /// [`Self::replay`] for a plan that the device has nothing to do before: it begins with the first steps while the host
+    /// still encodes the others, which takes about 10 µs each.
+    pub(crate) fn replay_early(&self, context: usize) {
+        let (first, others) = self.steps.split_at(EARLY.min(self.steps.len()));
+        self.submit(first, context);
+        if !others.is_empty() {
+            self.submit(others, context);
+        }
+    }
+
+    /// Encodes a replay, to be submitted with what else the caller puts into the encoder.
+    pub(crate) fn encode_all(&self, encoder: &mut wgpu::CommandEncoder, context: usize) {
+        self.record(encoder, &self.steps, context);
+    }
+
+    fn submit(&self, steps: &[Step], context: usize) {
         let mut encoder = self.context.encoder();
-        self.record(&mut encoder, context);
+        self.record(&mut encoder, steps, context);
         self.context.submit(encoder);
     }
 

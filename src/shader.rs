@@ -18,3 +18,7 @@ pub(crate) mod reflect;
 mod spec;
 
 pub use spec::{Const, Flag, Flags, Spec, Target};
+
+/// The index of a shader's parameters in group 0, behind more tensors than any kernel has. One group for all: a second one, at
+/// a dynamic offset, costs browsers about a microsecond a dispatch.
+pub(crate) const PARAMS: u32 = 15;

@@ -280,7 +280,7 @@ impl<'a> Suites<'a> {
         session.extend(0, &self.tokens(n_prompt.min(longest - 1), 0), &Sampling::default()).await?;
         session.finish().await?;
         let prefill = Phase::Prefill { rows: n_prompt.next_power_of_two().min(512), outputs: 1, sample: true };
-        let phases = [(Phase::decode(n_prompt), 1, 0), (prefill, n_prompt, n_prompt)];
+        let phases = [(session.decode_phase(n_prompt), 1, 0), (prefill, n_prompt, n_prompt)];
         for ((phase, rows, n_prompt), check) in phases.into_iter().zip(checks) {
             let plan = session.prepare(phase)?;
             let work = plan.work();
@@ -468,9 +468,10 @@ impl<'a> Suites<'a> {
             let mut last = start;
             let mut arrivals = Vec::new();
             session
-                .decode_each(self.settings.n_gen, || {
+                .decode_each(self.settings.n_gen, |count| {
                     let now = (self.now)();
-                    arrivals.push(now - last);
+                    // Tokens that came together took as long each.
+                    arrivals.extend(std::iter::repeat_n((now - last) / count as f64, count));
                     last = now;
                 })
                 .await?;

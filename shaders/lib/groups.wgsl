@@ -8,6 +8,17 @@ struct Groups {
     minimum: f32, // subtracted from every element
 }
 
+const UNIT: u32 = 32u; // elements that an invocation loads at once
+alias Unit = Raw;
+
+fn unit_raw(row: u32, unit: u32) -> Unit {
+    return weights_raw(row, unit);
+}
+
+fn unit_values(raw: Unit) -> array<vec4<f32>, 8> {
+    return weights_values(raw);
+}
+
 // The sub-block as packed bytes: element = scale * q - minimum.
 fn weights_groups(row: u32, block: u32) -> Groups {
     return weights_unpack(weights_raw(row, block));

@@ -1,5 +1,5 @@
 // Rows of w times COLUMNS columns of x: each weight is read once and used for all of them. LANES invocations share TILE
-// rows; each takes every LANES-th sub-block of 32.
+// rows; each takes every LANES-th sub-block of 32, of plain formats every LANES-th 16 bytes.
 #ifdef COOP_MATRIX
 #import skinny
 #else
@@ -65,12 +65,19 @@ fn lanes_sum(value: f32, lane: u32) -> f32 {
 
 alias Tile = array<array<f32, COLUMNS>, TILE>;
 
+#ifndef DOT4
+#ifndef TILES
+// Units of each row that are on their way at once: with one column, 64 or 128 bytes of an invocation in plain formats.
+const AHEAD: u32 = select(1u, select(2u, 4u, TILE < 4u), COLUMNS == 1u && UNIT < 32u);
+#endif
+#endif
+
 // This invocation's share of the products of some rows; `lanes_sum` makes them whole.
 fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
     var at_row = rows;
     var sums: Tile;
-    for (var block = lane % LANES; block < K / 32u; block += LANES) {
 #ifdef DOT4
+    for (var block = lane % LANES; block < K / 32u; block += LANES) {
         for (var t = 0u; t < TILE; t++) {
             let groups_of_4 = weights_groups(at_row[t] * ROW_VEC4, block);
             for (var c = 0u; c < COLUMNS; c++) {
@@ -90,8 +97,10 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
                 sums[t][c] += scale.x * product - groups_of_4.minimum * scale.y;
             }
         }
+    }
 #else
 #ifdef TILES
+    for (var block = lane % LANES; block < K / 32u; block += LANES) {
         for (var t = 0u; t < TILE; t++) {
             let values = weights_block(at_row[t] * ROW_VEC4, block);
             for (var c = 0u; c < COLUMNS; c++) {
@@ -102,26 +111,40 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
                 sums[t][c] += sum;
             }
         }
-#else
-        var from_x: array<array<vec4<f32>, 8>, COLUMNS>;
-        for (var c = 0u; c < COLUMNS; c++) {
-            for (var i = 0u; i < 8u; i++) {
-                from_x[c][i] = x_load(c, 8u * block + i);
-            }
-        }
-        for (var t = 0u; t < TILE; t++) {
-            let values = weights_block(at_row[t] * ROW_VEC4, block);
-            for (var c = 0u; c < COLUMNS; c++) {
-                var sum = 0.0;
-                for (var i = 0u; i < 8u; i++) {
-                    sum += dot(values[i], from_x[c][i]);
-                }
-                sums[t][c] += sum;
-            }
-        }
-#endif
-#endif
     }
+#else
+    for (var first = lane % LANES; first < K / UNIT; first += AHEAD * LANES) {
+        var loaded: array<array<Unit, TILE>, AHEAD>;
+        for (var u = 0u; u < AHEAD; u++) {
+            for (var t = 0u; t < TILE; t++) {
+                loaded[u][t] = unit_raw(at_row[t] * ROW_VEC4, min(first + u * LANES, K / UNIT - 1u));
+            }
+        }
+        for (var u = 0u; u < AHEAD; u++) {
+            let unit = first + u * LANES;
+            var from_x: array<array<vec4<f32>, UNIT / 4u>, COLUMNS>;
+            for (var c = 0u; c < COLUMNS; c++) {
+                for (var i = 0u; i < UNIT / 4u; i++) {
+                    from_x[c][i] = x_load(c, UNIT / 4u * min(unit, K / UNIT - 1u) + i);
+                    if K / UNIT % (AHEAD * LANES) != 0u && unit >= K / UNIT {
+                        from_x[c][i] = vec4<f32>(0.0);
+                    }
+                }
+            }
+            for (var t = 0u; t < TILE; t++) {
+                var values = unit_values(loaded[u][t]);
+                for (var c = 0u; c < COLUMNS; c++) {
+                    var sum = 0.0;
+                    for (var i = 0u; i < UNIT / 4u; i++) {
+                        sum += dot(values[i], from_x[c][i]);
+                    }
+                    sums[t][c] += sum;
+                }
+            }
+        }
+    }
+#endif
+#endif
     return sums;
 }
 #endif

@@ -9,11 +9,12 @@ const INPUTS: u32 = 2u; // the next binding
 
 const SUBGROUPS_AT_WORK: u32 = WORKGROUP / SUBGROUP;
 const PITCH: u32 = TILE_K / 4u + 2u; // 16 bytes more than a row, so that eight rows lie in different banks
-const LOADS: u32 = TILE_K / SUBGROUP; // sub-blocks of 32 that an invocation dequantises at once
+const PIECES: u32 = TILE_K / UNIT; // of a row
+const LOADS: u32 = 32u * PIECES / SUBGROUP; // of an invocation
 const BLOCK_PITCH: u32 = 33u;
 
 alias Sums = array<MatC, 4>; // rows 16 i of x, rows 16 j of w at 2 i + j
-alias Loaded = array<Raw, LOADS>;
+alias Loaded = array<Unit, LOADS>;
 
 var<workgroup> slab: array<vec4<f16>, SUBGROUPS_AT_WORK * 32u * PITCH>;
 var<workgroup> parts: array<f32, SUBGROUPS_AT_WORK * 256u>;
@@ -28,8 +29,8 @@ fn load(first: u32, second: u32, last: u32, k: u32, l: u32) -> Loaded {
     var out: Loaded;
     for (var i = 0u; i < LOADS; i++) {
         let at = l + i * SUBGROUP;
-        let row = row_at(first, second, last, at / (TILE_K / 32u));
-        out[i] = weights_raw(row * ROW_VEC4, min(k / 32u + at % (TILE_K / 32u), K / 32u - 1u));
+        let row = row_at(first, second, last, at / PIECES);
+        out[i] = unit_raw(row * ROW_VEC4, min(k / UNIT + at % PIECES, K / UNIT - 1u));
     }
     return out;
 }
@@ -91,9 +92,9 @@ fn products(first: u32, second: u32, last: u32, lane: u32) {
         let k = k0 + subgroup * TILE_K;
         for (var i = 0u; i < LOADS; i++) {
             let at = l + i * SUBGROUP;
-            let to = own + at / (TILE_K / 32u) * PITCH + at % (TILE_K / 32u) * 8u;
-            var values = weights_values(next[i]);
-            for (var j = 0u; j < 8u; j++) {
+            let to = own + at / PIECES * PITCH + at % PIECES * (UNIT / 4u);
+            var values = unit_values(next[i]);
+            for (var j = 0u; j < UNIT / 4u; j++) {
                 // A piece past the end counts as zero.
                 slab[to + j] = vec4<f16>(select(values[j], vec4<f32>(0.0), K % step != 0u && k >= K));
             }

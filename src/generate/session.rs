@@ -1,14 +1,20 @@
 //! [`Session`]: the cache and the plans of one or more conversations with a model.
 
 mod ahead;
+mod arrivals;
 
 use super::model::Model;
 use super::options::{Sampling, SessionOptions};
-use super::slots::{Layout, Slots, full, states};
+use super::slots::{Layout, Slots, full};
 use crate::error::{Error, Result};
 use crate::gpu::readback::Pending;
 use crate::models::llama::plan::{Phase, output_rows};
 use crate::plan::Plan;
+
+pub(super) use arrivals::Arrivals;
+
+/// The most steps that are submitted together: more would come in bursts that one can see.
+const MOST_TOGETHER: usize = 4;
 
 /// One or more conversations: their cache, the tokens in it, and the plans that extend it.
 ///
@@ -86,7 +92,7 @@ impl Session {
 
     /// The phase that decodes a token at position `longest` or before it.
     pub fn decode_phase(&self, longest: usize) -> Phase {
-        self.slots.decode_phase(longest)
+        self.slots.decode_phase(self.options.slots, longest)
     }
 
     /// The plan of a phase, built at its first use.
@@ -136,10 +142,19 @@ impl Session {
     /// `Shape` where a token is out of range or the context full.
     pub async fn prefill(&mut self, slot: usize, tokens: &[u32]) -> Result<()> {
         self.check_tokens(slot, tokens)?;
+        self.prefill_ahead(slot, tokens).await?;
+        self.finish().await
+    }
+
+    /// [`Self::prefill`] that leaves its last chunk running. The device has the next chunk when it is done with one, and
+    /// dropping this future leaves at most two.
+    async fn prefill_ahead(&mut self, slot: usize, tokens: &[u32]) -> Result<()> {
+        let mut running = None;
         for chunk in tokens.chunks(self.slots.chunk()) {
             self.submit_chunk(slot, chunk, 0, false)?;
-            // One chunk at a time, so that dropping this future leaves at most one running.
-            self.finish().await?;
+            if let Some(before) = running.replace(self.slots.context().finished()) {
+                before.await?;
+            }
         }
         Ok(())
     }
@@ -155,7 +170,7 @@ impl Session {
             return Err(Error::shape("forward: found no token, expected at least one"));
         };
         let (before, tail) = tokens.split_at(last);
-        self.prefill(slot, before).await?;
+        self.prefill_ahead(slot, before).await?;
         let phase = self.submit_chunk(slot, tail, 1, false)?;
         self.slots.read_logits(phase, 1).await
     }
@@ -196,7 +211,7 @@ impl Session {
         self.check_tokens(slot, rest)?;
         self.slots.write_sampling(slot, sampling, tokens)?;
         let last = (rest.len() - 1) / self.slots.chunk() * self.slots.chunk();
-        self.prefill(slot, &rest[..last]).await?;
+        self.prefill_ahead(slot, &rest[..last]).await?;
         // Sampling moves the position on to that of the token which it chooses.
         self.slots.write_slot(slot, 0, tokens.len() - 1, true)?;
         self.submit_chunk(slot, &rest[last..], 1, true)?;
@@ -211,10 +226,15 @@ impl Session {
         self.slots.step(self.options.slots, longest)
     }
 
-    /// Submits one decode step and the read-back of what it chose.
-    pub(super) fn step_and_read(&mut self, longest: usize) -> Result<Pending> {
-        self.step(longest)?;
-        self.read_state()
+    /// Submits `count` decode steps and the read-back of what they chose; `longest` is that of the first.
+    pub(super) fn steps_and_read(&mut self, longest: usize, count: usize) -> Result<Pending> {
+        self.slots.steps_and_read(self.options.slots, longest, count)
+    }
+
+    /// Steps that are submitted together while `coming` are under way: half of those ahead, so that the device has the other
+    /// half meanwhile; few where it waits for them.
+    pub(super) fn together(&self, coming: usize) -> usize {
+        (self.options.ahead / 2).min(coming).clamp(1, MOST_TOGETHER)
     }
 
     /// Submits the read-back of all slots' states as they are after what was submitted before.
@@ -228,30 +248,36 @@ impl Session {
     /// # Errors
     /// `Shape` where a context would be full.
     pub async fn decode(&mut self, steps: usize) -> Result<Vec<Vec<u32>>> {
-        self.decode_each(steps, || ()).await
+        self.decode_each(steps, |_| ()).await
     }
 
-    /// [`Self::decode`], calling `arrived` whenever a step's tokens have been read back.
+    /// [`Self::decode`], calling `arrived` with the number of steps whenever the tokens of some have been read back.
     ///
     /// # Errors
     /// As [`Self::decode`].
-    pub async fn decode_each(&mut self, steps: usize, mut arrived: impl FnMut()) -> Result<Vec<Vec<u32>>> {
+    pub async fn decode_each(&mut self, steps: usize, mut arrived: impl FnMut(usize)) -> Result<Vec<Vec<u32>>> {
         let longest = self.tokens.iter().map(Vec::len).max().unwrap_or(0);
         if longest + steps > self.context_length() {
             return Err(full(longest + steps, self.context_length()));
         }
-        let mut pending = std::collections::VecDeque::from([self.read_state()?]);
+        let mut arrivals = Arrivals::default();
+        arrivals.push(self.read_state()?, 1);
         let mut out = vec![Vec::new(); self.options.slots];
         let mut submitted = 0;
-        while let Some(front) = pending.pop_front() {
-            while submitted < steps && pending.len() < self.options.ahead {
-                pending.push_back(self.step_and_read(longest + submitted)?);
-                submitted += 1;
+        loop {
+            while submitted < steps {
+                let count = self.together(arrivals.len()).min(steps - submitted);
+                // One is being awaited.
+                if arrivals.len() + count > self.options.ahead + 1 {
+                    break;
+                }
+                arrivals.push(self.steps_and_read(longest + submitted, count)?, count);
+                submitted += count;
             }
-            for (out, [token, ..]) in out.iter_mut().zip(states(&front.bytes().await?)) {
+            let Some(states) = arrivals.next(&mut arrived).await? else { break };
+            for (out, [token, ..]) in out.iter_mut().zip(states) {
                 out.push(token);
             }
-            arrived();
         }
         // All but the last token chosen have been fed.
         for (tokens, new) in self.tokens.iter_mut().zip(&out) {

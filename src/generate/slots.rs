@@ -115,11 +115,11 @@ impl Slots {
         self.state.context_length
     }
 
-    /// The phase that decodes a token at position `longest` or before it.
-    pub fn decode_phase(&self, longest: usize) -> Phase {
+    /// The phase that decodes a token of each of the first `slots` slots, at position `longest` or before it.
+    pub fn decode_phase(&self, slots: usize, longest: usize) -> Phase {
         match self.deterministic {
             true => Phase::Decode { sample: true, short: false },
-            false => Phase::decode(longest),
+            false => Phase::decode(self.model.config(), slots, longest),
         }
     }
 
@@ -210,9 +210,7 @@ impl Slots {
             context.write(buffer(out_rows)?, 0, bytemuck::cast_slice(&chosen));
             context.write(buffer(&ports.slot_of)?, 0, bytemuck::cast_slice(&vec![slot as u32; planned]));
         }
-        let mut encoder = context.encoder();
-        plan.record(&mut encoder, bucket(start + tokens.len()));
-        context.submit(encoder);
+        plan.replay_early(bucket(start + tokens.len()));
         Ok(phase)
     }
 
@@ -237,9 +235,33 @@ impl Slots {
         if longest >= room {
             return Err(full(longest + 1, room));
         }
-        let plan = self.prepare(slots, self.decode_phase(longest))?;
+        let plan = self.prepare(slots, self.decode_phase(slots, longest))?;
         plan.replay(bucket(longest + 1).min(room));
         Ok(())
+    }
+
+    /// Submits `count` decode steps of the active ones among the first `slots` slots, and the read-back of all slots' states
+    /// after each, together: a submission has a price of its own. The newest position of any is `longest`, then one more a step.
+    ///
+    /// # Errors
+    /// As [`Self::step`]; nothing is submitted then.
+    pub fn steps_and_read(&mut self, slots: usize, longest: usize, count: usize) -> Result<Pending> {
+        let (context, room) = (self.context().clone(), self.context_length());
+        let sequences = self.state.sequences.clone();
+        let bytes = sequences.bytes();
+        let readback = context.readback(bytes * count as u64);
+        let mut encoder = context.encoder();
+        for step in 0..count {
+            let longest = longest + step;
+            if longest >= room {
+                return Err(full(longest + 1, room));
+            }
+            let plan = self.prepare(slots, self.decode_phase(slots, longest))?;
+            plan.encode_all(&mut encoder, bucket(longest + 1).min(room));
+            readback.copy(&mut encoder, buffer(&sequences)?, 0, step as u64 * bytes, bytes);
+        }
+        let submission = context.submit(encoder);
+        Ok(readback.submitted(submission))
     }
 
     /// Submits the read-back of all slots' states as they are after what was submitted before.

@@ -1,6 +1,5 @@
 //! [`Session::generate`]: a stream of tokens that can be dropped at any time.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context as TaskContext, Poll};
 
@@ -8,11 +7,10 @@ use futures_core::Stream;
 use futures_util::stream;
 
 use super::options::{ContextFull, GenerateOptions};
-use super::session::Session;
-use super::slots::{full, states};
+use super::session::{Arrivals, Session};
+use super::slots::full;
 use crate::error::Result;
 use crate::format::source::BoxFuture;
-use crate::gpu::readback::Pending;
 
 /// Why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +35,7 @@ pub struct Metrics {
 }
 
 /// Tokens as they are chosen. Dropping it cancels: nothing more is delivered, what is submitted (at most
-/// [`ahead`](super::SessionOptions::ahead) steps, or a chunk of prefill) runs out, and the session can be used again.
+/// [`ahead`](super::SessionOptions::ahead) steps, or two chunks of prefill) runs out, and the session can be used again.
 pub struct TokenStream<'a> {
     inner: Pin<Box<dyn StreamAndSend<'a>>>,
 }
@@ -71,8 +69,8 @@ struct Run<'a> {
     session: &'a mut Session,
     options: GenerateOptions,
     prompt: Vec<u32>,
-    /// Read-backs of states, oldest first.
-    pending: VecDeque<Pending>,
+    /// What has been submitted and not delivered.
+    arrivals: Arrivals,
     /// The position that the next submitted step feeds.
     position: usize,
     /// The token delivered last: the next step feeds it, or has.
@@ -110,7 +108,7 @@ impl Session {
             session: self,
             options,
             prompt: prompt.to_vec(),
-            pending: VecDeque::new(),
+            arrivals: Arrivals::default(),
             position: 0,
             last: None,
             unfed: None,
@@ -137,14 +135,20 @@ impl Run<'_> {
         self.session.extend(0, &prompt, &self.options.sampling).await?;
         self.metrics.prefilled += self.session.prefilled_tokens() - before;
         self.position = prompt.len();
-        self.pending.push_back(self.session.read_state()?);
+        self.arrivals.push(self.session.read_state()?, 1);
         Ok(())
     }
 
-    /// How many tokens may still be chosen after those pending.
-    fn wanted(&self) -> bool {
-        let coming = self.metrics.delivered + self.pending.len();
-        self.options.max_tokens == 0 || coming < self.options.max_tokens
+    /// How many steps are to be submitted now, together.
+    fn wanted(&self) -> usize {
+        let coming = self.metrics.delivered + self.arrivals.len();
+        let left = match self.options.max_tokens {
+            0 => usize::MAX,
+            most => most.saturating_sub(coming),
+        };
+        let room = self.session.context_length() - self.position;
+        let count = self.session.together(self.arrivals.len()).min(left).min(room);
+        if self.arrivals.len() + count > self.session.options().ahead { 0 } else { count }
     }
 
     async fn next(&mut self) -> Result<Option<u32>> {
@@ -162,15 +166,19 @@ impl Run<'_> {
             return Ok(None);
         }
         let room = self.session.context_length();
-        while self.wanted() && self.pending.len() < self.session.options().ahead && self.position < room {
-            self.pending.push_back(self.session.step_and_read(self.position)?);
-            self.position += 1;
-            self.metrics.steps += 1;
+        loop {
+            let count = self.wanted();
+            if count == 0 {
+                break;
+            }
+            self.arrivals.push(self.session.steps_and_read(self.position, count)?, count);
+            self.position += count;
+            self.metrics.steps += count;
         }
-        let Some(front) = self.pending.pop_front() else {
+        let Some(states) = self.arrivals.next(|_| ()).await? else {
             return self.when_full(room).await;
         };
-        let token = states(&front.bytes().await?).first().map_or(0, |state| state[0]);
+        let token = states.first().map_or(0, |state| state[0]);
         if self.options.stop_tokens.contains(&token) {
             return Ok(None);
         }

@@ -290,14 +290,22 @@ impl Context {
     /// # Errors
     /// What the device reported.
     pub async fn finish(&self) -> Result<()> {
+        self.finished().await
+    }
+
+    /// [`Self::finish`] for what was submitted before this call, whatever is submitted before the future is awaited.
+    pub(crate) fn finished(&self) -> impl Future<Output = Result<()>> + use<> {
         let (sender, done) = futures_channel::oneshot::channel();
         let submission = self.0.queue.submit([]);
         self.0.queue.on_submitted_work_done(move || {
             let _ = sender.send(());
         });
         self.wake_poller(submission);
-        let _ = done.await;
-        self.check()
+        let context = self.clone();
+        async move {
+            let _ = done.await;
+            context.check()
+        }
     }
 
     /// Reads a buffer's bytes from `offset`; both numbers are multiples of 4.
@@ -318,7 +326,14 @@ impl Context {
         offset: u64,
         bytes: u64,
     ) -> Readback {
-        Readback::record(self, encoder, buffer.raw(), offset, bytes)
+        let readback = self.readback(bytes);
+        readback.copy(encoder, buffer, offset, 0, bytes);
+        readback
+    }
+
+    /// Room for bytes to be read back, which copies fill.
+    pub(crate) fn readback(&self, bytes: u64) -> Readback {
+        Readback::new(self, bytes)
     }
 
     /// Copies bytes from one place of a buffer to another, after what was submitted before; all numbers are multiples of 4.

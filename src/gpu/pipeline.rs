@@ -2,7 +2,7 @@
 
 use super::context::Context;
 use crate::error::Result;
-use crate::shader::Spec;
+use crate::shader::{PARAMS, Spec};
 
 /// How a shader uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,32 +21,15 @@ pub struct Uncompiled {
     pub kernel: &'static str,
     /// WGSL.
     pub source: String,
-    /// How it uses the bindings of group 0, in their order.
+    /// How it uses its tensors, in their order.
     pub accesses: Vec<Access>,
 }
 
-/// A compiled shader and its layout: tensors in group 0, parameters in group 1 at a dynamic offset.
+/// A compiled shader and the layout of its only group: tensors from index 0 on, parameters at [`PARAMS`].
 #[derive(Debug)]
 pub struct Pipeline {
     pub(crate) raw: wgpu::ComputePipeline,
-    pub(crate) tensors: wgpu::BindGroupLayout,
-}
-
-/// The layout of group 1, the same in every pipeline, so that one bind group serves all steps of a plan.
-pub(crate) fn params_layout(device: &wgpu::Device) -> wgpu::BindGroupLayout {
-    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-        label: Some("params"),
-        entries: &[wgpu::BindGroupLayoutEntry {
-            binding: 0,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: wgpu::BufferBindingType::Uniform,
-                has_dynamic_offset: true,
-                min_binding_size: None,
-            },
-            count: None,
-        }],
-    })
+    pub(crate) layout: wgpu::BindGroupLayout,
 }
 
 impl Pipeline {
@@ -64,30 +47,26 @@ impl Pipeline {
         } else {
             device.create_shader_module(descriptor)
         };
-        let entries: Vec<_> = accesses
-            .iter()
-            .zip(0..)
-            .map(|(access, binding)| wgpu::BindGroupLayoutEntry {
-                binding,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage { read_only: *access == Access::Read },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let tensors =
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let tensors = accesses.iter().zip(0..).map(|(access, binding)| {
+            entry(binding, wgpu::BufferBindingType::Storage { read_only: *access == Access::Read })
+        });
+        let entries: Vec<_> = tensors.chain([entry(PARAMS, wgpu::BufferBindingType::Uniform)]).collect();
+        let layout =
             device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
-        let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(name),
-            bind_group_layouts: &[Some(&tensors), Some(&params_layout(device))],
+            bind_group_layouts: &[Some(&layout)],
             immediate_size: 0,
         });
         let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some(name),
-            layout: Some(&layout),
+            layout: Some(&pipeline_layout),
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
@@ -98,6 +77,6 @@ impl Pipeline {
             cache: context.pipeline_cache(),
         });
         context.check().map_err(|error| error.context(format!("kernel {name}")))?;
-        Ok(Self { raw, tensors })
+        Ok(Self { raw, layout })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_channel::oneshot;
 
+use super::buffer::Buffer;
 use super::context::Context;
 use crate::error::{Error, Result};
 
@@ -55,16 +56,13 @@ pub struct Pending {
 }
 
 impl Readback {
-    pub(super) fn record(
-        context: &Context,
-        encoder: &mut wgpu::CommandEncoder,
-        source: &wgpu::Buffer,
-        offset: u64,
-        bytes: u64,
-    ) -> Self {
-        let staging = context.staging().take(context.device(), bytes);
-        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, bytes);
-        Self { context: context.clone(), staging }
+    pub(super) fn new(context: &Context, bytes: u64) -> Self {
+        Self { context: context.clone(), staging: context.staging().take(context.device(), bytes) }
+    }
+
+    /// Copies bytes of a buffer to `at` of what is read back.
+    pub(crate) fn copy(&self, encoder: &mut wgpu::CommandEncoder, source: &Buffer, offset: u64, at: u64, bytes: u64) {
+        encoder.copy_buffer_to_buffer(source.raw(), offset, &self.staging, at, bytes);
     }
 
     /// Asks for the mapping; to be called once the encoder has been submitted.

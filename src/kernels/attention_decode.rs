@@ -72,8 +72,14 @@ pub(super) fn split_ranges(position: usize, splits: usize) -> Vec<std::ops::Rang
     (0..=position).step_by(length).map(|start| start..(start + length).min(position + 1)).collect()
 }
 
-/// Positions up to which one workgroup a head does as well as splits that have to be merged.
-pub const SHORT: usize = 512;
+/// Workgroups that leave multiprocessors of a large GPU idle.
+const ALONE: usize = 128;
+
+/// Positions up to which one workgroup for each of `rows * kv_heads` does as well as splits that have to be merged: more where
+/// there are enough of them to fill a GPU.
+pub fn short(rows: usize, kv_heads: usize) -> usize {
+    if rows * kv_heads > ALONE { 2048 } else { 512 }
+}
 
 /// How the shader is cut for a head size, a group and a device.
 #[derive(Debug, PartialEq, Eq)]
@@ -85,28 +91,42 @@ struct Cut {
     workgroup: usize,
     /// Keys that an invocation loads before it uses the first.
     unroll: usize,
+    /// Tiles of `unroll` times all sides that are under way.
+    distance: usize,
     subgroups: bool,
+    /// The size of subgroups that join their sums by themselves and hold a block of 32 results.
+    spread: Option<usize>,
 }
 
 impl AttentionDecode {
     fn cut(&self, profile: &Profile) -> Cut {
         let group = self.attention.heads.group();
         // Registers hold 16 floats of q and of the sums for each query: 8 fill half of them.
-        let queries = (1..=group.min(8)).rev().find(|queries| group.is_multiple_of(*queries)).unwrap_or(1);
+        let whole = matches!(self.output, Output::Whole(_));
+        // A whole context is short: where heads are few, each has a workgroup of its own, and the keys that they share come
+        // from a cache.
+        let most = if whole && self.workgroups(1) <= ALONE { 1 } else { group.min(8) };
+        let queries = (1..=most).rev().find(|queries| group.is_multiple_of(*queries)).unwrap_or(1);
         let lanes = (self.attention.heads.head_dim / 8).next_power_of_two();
         // Neighbours in a workgroup are neighbours in a subgroup: so it is on every device with one-dimensional workgroups.
         let subgroups = profile.features.subgroups && lanes <= profile.subgroup.min as usize;
-        let most = match self.output {
-            Output::Partial(_) => 128,
+        let spread = profile.fixed_subgroup().map(|size| size as usize).filter(|size| subgroups && [32, 64].contains(size));
+        // Where workgroups are too few for all of a GPU's multiprocessors, each has registers for two tiles under way.
+        let alone = whole && spread.is_some() && queries <= 2 && self.workgroups(queries) <= ALONE;
+        let most = match (whole, alone) {
+            (false, _) => 128,
+            (true, true) => 512.min(profile.limits.max_workgroup_invocations as usize),
             // Alone with its context, a workgroup has as many bytes under way as it can.
-            Output::Whole(_) => profile.limits.max_workgroup_invocations as usize,
+            (true, false) => profile.limits.max_workgroup_invocations as usize,
         };
-        let mut cut = Cut { queries, lanes, workgroup: PAGE * lanes, unroll: 1, subgroups };
+        let distance = if alone { 2 } else { 1 };
+        let mut cut = Cut { queries, lanes, workgroup: PAGE * lanes, unroll: 1, distance, subgroups, spread };
         while cut.workgroup > most || self.workgroup_bytes(&cut) > profile.limits.max_workgroup_bytes as usize {
             cut.workgroup /= 2;
         }
         // Registers hold 8 words of keys and values for each.
         let most = match queries {
+            1..=2 if alone => 2,
             1..=2 => 8,
             3..=4 => 4,
             _ => 2,
@@ -123,6 +143,10 @@ impl AttentionDecode {
 
     /// Bytes of workgroup memory: sums, what `reduce` takes, joined heads and, without subgroups, a number for each key and query.
     fn workgroup_bytes(&self, cut: &Cut) -> usize {
+        if let Some(subgroup) = cut.spread {
+            // A head's sums and two numbers for each subgroup.
+            return cut.workgroup.div_ceil(subgroup) * (32 * cut.lanes + 8);
+        }
         let plain = if cut.subgroups { 0 } else { 4 * cut.unroll * cut.queries * cut.workgroup };
         let joined = match self.output {
             Output::Partial(_) => 0,
@@ -130,6 +154,12 @@ impl AttentionDecode {
         };
         let reduced = if cut.subgroups { cut.workgroup + 3 } else { 4 * cut.workgroup };
         32 * cut.workgroup + reduced + plain + joined
+    }
+
+    /// Workgroups of a split.
+    fn workgroups(&self, queries: usize) -> usize {
+        let a = &self.attention;
+        a.shard.kv_count() * (a.heads.group() / queries) * a.count()
     }
 
     fn splits(&self) -> usize {
@@ -180,7 +210,7 @@ impl Kernel for AttentionDecode {
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
-        let Cut { queries, lanes, workgroup, unroll, subgroups } = self.cut(profile);
+        let Cut { queries, lanes, workgroup, unroll, distance, subgroups, spread } = self.cut(profile);
         let spec = Spec::new("attention_decode", Target::of(profile))
             .constant("HEAD_DIM", self.attention.heads.head_dim as u32)
             .constant("GROUP", self.attention.heads.group() as u32)
@@ -188,6 +218,7 @@ impl Kernel for AttentionDecode {
             .constant("LANES", lanes as u32)
             .constant("WORKGROUP", workgroup as u32)
             .constant("UNROLL", unroll as u32)
+            .constant("DISTANCE", distance as u32)
             .constant("PAGE", PAGE as u32)
             .constant("ROPE_DIM", 2 * self.rope.shape().get(1).copied().unwrap_or(0) as u32)
             .constant("INTERLEAVED", self.pairing == Pairing::Interleaved)
@@ -196,7 +227,13 @@ impl Kernel for AttentionDecode {
             Output::Partial(_) => spec.slot("result", "attention/partial"),
             Output::Whole(y) => y.output(spec.slot("result", "attention/whole")),
         };
-        if subgroups { spec.flag(Flag::SUBGROUPS) } else { spec }
+        match (subgroups, spread) {
+            (true, Some(subgroup)) => {
+                spec.flag(Flag::SUBGROUPS).flag(Flag::SPREAD).constant("SUBGROUP", subgroup as u32)
+            }
+            (true, None) => spec.flag(Flag::SUBGROUPS),
+            _ => spec,
+        }
     }
 
     fn params(&self) -> Params {

@@ -5,8 +5,10 @@
 //! as f16, or as f16 for cooperative matrices. Sums are f32 everywhere.
 
 mod bias;
+mod swiglu;
 
 pub use bias::MatmulBias;
+pub use swiglu::MatmulSwiglu;
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
@@ -229,7 +231,38 @@ impl Kernel for Matmul {
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
-        let shape = self.shape(profile);
+        self.spec_of(self.shape(profile), profile)
+    }
+
+    fn params(&self) -> Params {
+        Uniform {
+            m: self.x.dims().0 as u32,
+            n: self.w.rows() as u32,
+            y_stride: self.y.cols() as u32,
+            y_offset: self.y_offset as u32,
+            accumulate: self.accumulate.into(),
+        }
+        .into()
+    }
+
+    fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
+        linear_grid(self.shape(profile).tiles(self.x.dims().0, self.w.rows()).1, profile)
+    }
+
+    fn bindings(&self) -> Vec<Binding> {
+        let mut bindings = vec![read(&self.w)];
+        bindings.extend(self.x.bindings(false));
+        bindings.push(write(&self.y));
+        bindings
+    }
+
+    fn reference(&self, host: &mut Host) -> Result<()> {
+        self.finished(host, |_, before, sum| if self.accumulate { before + sum } else { sum })
+    }
+}
+
+impl Matmul {
+    fn spec_of(&self, shape: Shape, profile: &Profile) -> Spec {
         let [tile_m, tile_n, tile_k] = shape.tile;
         let mut spec = Spec::new("matmul", Target::of(profile))
             .constant("K", self.w.cols() as u32)
@@ -269,32 +302,6 @@ impl Kernel for Matmul {
             .constant("GROUPS_K", groups_k)
             .constant("PARTS_M", shape.parts[0])
             .constant("PARTS_N", shape.parts[1])
-    }
-
-    fn params(&self) -> Params {
-        Uniform {
-            m: self.x.dims().0 as u32,
-            n: self.w.rows() as u32,
-            y_stride: self.y.cols() as u32,
-            y_offset: self.y_offset as u32,
-            accumulate: self.accumulate.into(),
-        }
-        .into()
-    }
-
-    fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
-        linear_grid(self.shape(profile).tiles(self.x.dims().0, self.w.rows()).1, profile)
-    }
-
-    fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.w)];
-        bindings.extend(self.x.bindings(false));
-        bindings.push(write(&self.y));
-        bindings
-    }
-
-    fn reference(&self, host: &mut Host) -> Result<()> {
-        self.finished(host, |_, before, sum| if self.accumulate { before + sum } else { sum })
     }
 }
 
@@ -350,6 +357,7 @@ pub fn cases() -> Vec<Case> {
         add(DType::F16, [m, n, 40], [20, 512].contains(&m), [0, 0]);
     }
     cases.extend(bias::cases());
+    cases.extend(swiglu::cases());
     cases
 }
 

@@ -7,7 +7,7 @@ use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
 use super::normed::{Normed, Squares};
 use super::matmul::cooperative;
-use super::q8::{Activations, Q8, Tiles};
+use super::q8::{Activations, BLOCK, Q8, Tiles};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
 use crate::error::Result;
@@ -76,7 +76,7 @@ pub fn wants_tiles(profile: &Profile, m: usize, n: usize, k: usize, integer: boo
 }
 
 impl Shape {
-    /// One row a subgroup with integer dots; four with floats, where the loads of x are what they share, and one with several
+    /// One row a subgroup with integer dots; four or two with floats, where the loads of x are what they share, and one with several
     /// columns, whose values of x fill the registers. Several quantised columns: `several` groups of invocations a subgroup,
     /// so that loads of x serve all groups at once, and rows of each.
     ///
@@ -89,7 +89,8 @@ impl Shape {
         let [groups, tile] = match (x.is_q8(), x.dims().0) {
             (true, 1..=2) | (false, 3..) => [1, 1],
             (true, _) => several,
-            (false, _) => [1, 4],
+            // Where few rows are worked on at once, more subgroups with fewer rows have as many bytes under way.
+            (false, _) => [1, if rows <= BLOCK as u32 { 2 } else { 4 }],
         };
         let limit = profile.limits.max_workgroup_invocations;
         match profile.fixed_subgroup() {
@@ -126,6 +127,9 @@ pub(super) fn spec(kernel: &'static str, w: &Tensor, x: &Activations, shape: Sha
     }
     if let Some(subgroup) = shape.subgroup {
         spec = spec.flag(Flag::SUBGROUPS).constant("SUBGROUP", subgroup);
+        if subgroup >= BLOCK as u32 {
+            spec = spec.flag(Flag::SPREAD);
+        }
     }
     if shape.skinny {
         return spec

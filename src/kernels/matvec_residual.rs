@@ -1,6 +1,6 @@
-//! `r[c, n] += Σ_k x[c, k] · w[n, k]`, then `y[c, n] = r[c, n] · norm[n]` and `squares[c, b] = Σ r[c, n]²` of each block of 32:
-//! the end of a half layer and the norm before the next in one step, but for the division by the root mean square, which the
-//! products that follow do ([`Normed`]).
+//! `r[c, n] += Σ_k x[c, k] · w[n, k]`, then `y[c, n] = r[c, n] / h · norm[n]` and `squares[c, b] = Σ (r[c, n] / h)²` of each block
+//! of 32: the end of a half layer and the norm before the next in one step, but for the division by the root mean square, which
+//! the products that follow do ([`Normed`]), and h with it. h is what [`Activations::headroom`] says.
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid, read, write};
@@ -66,7 +66,8 @@ impl Kernel for MatvecResidual {
 
     fn spec(&self, profile: &Profile) -> Spec {
         let spec = matvec::spec(self.name(), &self.w, &self.x, self.shape(profile), profile)
-            .constant("ROWS", self.w.rows() as u32);
+            .constant("ROWS", self.w.rows() as u32)
+            .constant("HEADROOM", u32::from(self.y.headroom()));
         self.y.output(spec)
     }
 
@@ -92,6 +93,8 @@ impl Kernel for MatvecResidual {
         let (residual, norm) = (host.floats(&self.residual)?, host.floats(&self.norm)?);
         let (mut y, mut squares) = (self.y.values(host)?, host.floats(&self.squares)?);
         let width = norm.len();
+        let headroom = f32::from(self.y.headroom());
+        let residual: Vec<f32> = residual.iter().map(|value| value / headroom).collect();
         for (at, value) in residual.iter().enumerate().filter(|(at, _)| self.columns().contains(&(at % width))) {
             y[at] = value * norm[at % width];
         }
@@ -152,4 +155,55 @@ pub fn cases() -> Vec<Case> {
         cases.push(builder.case("second part", MatvecResidual { w, x, norm, residual, offset: 32, y, squares }));
     }
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::matvec::products;
+    use super::super::normed::Squares;
+    use super::super::testing::nmse;
+    use super::*;
+
+    /// Residuals of 10⁵, as some models have them in a few columns, pass a half; divided by the root mean square they do not.
+    #[test]
+    fn residuals_beyond_a_half_are_normalised() -> Result<()> {
+        let (rows, width) = (9, 64);
+        let mut builder = CaseBuilder::new(5);
+        let w = builder.weight(DType::Q8_0, width, width)?;
+        let x = matvec::case_input(&mut builder, rows, width, Input::Tiles, false).values;
+        let norm = builder.random(&[width]);
+        let large: Vec<f32> = builder.normals(rows * width).iter().map(|v| 1e5 * v).collect();
+        let residual = builder.floats(&[rows, width], &large);
+        let y = Input::Tiles.output(&mut builder, rows, width, 1e-6);
+        let squares = builder.output(&[rows, width / BLOCK], Compare::Nmse(1e-6));
+        let next = builder.weight(DType::F32, 32, width)?;
+        let kernel = MatvecResidual {
+            w,
+            x,
+            norm: norm.clone(),
+            residual: residual.clone(),
+            offset: 0,
+            y: y.clone(),
+            squares: squares.clone(),
+        };
+        kernel.check()?;
+        let case = builder.case("large", kernel);
+        let mut host = case.host();
+        case.kernel.reference(&mut host)?;
+
+        let normed = Normed { squares: Some(Squares::of(&y, &squares, 1e-5)), values: y };
+        let found: Vec<f32> = products(&host, &next, &normed)?.iter().map(|&v| v as f32).collect();
+        let (residual, norm, next) = (host.floats(&residual)?, host.floats(&norm)?, host.floats(&next)?);
+        let mut expected = Vec::new();
+        for row in residual.chunks_exact(width) {
+            let rms = (row.iter().map(|v| v * v).sum::<f32>() / width as f32).sqrt();
+            for weights in next.chunks_exact(width) {
+                expected.push(weights.iter().zip(row).zip(&norm).map(|((w, r), n)| w * r * n / rms).sum::<f32>());
+            }
+        }
+        // Rounding each value to a half: at most 2^-11 each, an NMSE below 2^-22 / 3.
+        let error = nmse(&found, &expected);
+        assert!(error < 1e-7, "NMSE {error:.2e}");
+        Ok(())
+    }
 }

@@ -16,6 +16,14 @@ pub struct Squares {
     pub eps: f32,
 }
 
+impl Squares {
+    /// Those of rows that lie in `values`, divided by its headroom; `eps` is of the norm.
+    pub fn of(values: &Activations, sums: &Tensor, eps: f32) -> Self {
+        let headroom = f32::from(values.headroom());
+        Self { sums: sums.clone(), eps: eps / (headroom * headroom) }
+    }
+}
+
 /// Activations, and what they are still to be divided by.
 #[derive(Clone, Debug)]
 pub struct Normed {

@@ -94,6 +94,12 @@ impl Activations {
         }
     }
 
+    /// What rows are divided by, a power of two, before they lie here undivided by their root mean square. A residual stream
+    /// may pass a half's 65504, and what is small in it stays above a half's 6e-8 with 16.
+    pub(crate) fn headroom(&self) -> u16 {
+        if matches!(self, Activations::Tiles(_) | Activations::F16(_)) { 16 } else { 1 }
+    }
+
     /// Rows and elements of a row.
     pub fn dims(&self) -> (usize, usize) {
         match self {

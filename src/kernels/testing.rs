@@ -6,6 +6,7 @@ use super::kernel::Kernel;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Buffer, Context};
+use crate::shader::PARAMS;
 use crate::tensor::{Storage, Tensor};
 
 /// How an output is compared with the reference.
@@ -209,15 +210,21 @@ impl Case {
         self.outputs.iter().map(|(_, compare)| *compare).collect()
     }
 
+    /// The tensors before the dispatch.
+    pub(super) fn host(&self) -> Host {
+        let mut host = Host::default();
+        for (key, bytes) in self.storages.iter().enumerate() {
+            host.insert(key as u64, bytes.clone());
+        }
+        host
+    }
+
     /// The outputs as the reference has them.
     ///
     /// # Errors
     /// What [`Kernel::reference`] returns.
     pub fn expected(&self) -> Result<Vec<Vec<u8>>> {
-        let mut host = Host::default();
-        for (key, bytes) in self.storages.iter().enumerate() {
-            host.insert(key as u64, bytes.clone());
-        }
+        let mut host = self.host();
         self.kernel.reference(&mut host)?;
         self.outputs.iter().map(|(tensor, _)| Ok(host.bytes(tensor)?.to_vec())).collect()
     }
@@ -298,34 +305,26 @@ impl Case {
         }
         let pipeline = context.pipeline(&self.kernel.spec(context.profile()), &accesses)?;
         let device = context.device();
-        let entries: Vec<_> = bindings
-            .iter()
-            .zip(0..)
-            .map(|(bound, binding)| wgpu::BindGroupEntry {
-                binding,
-                resource: buffers[bound.tensor.storage().key() as usize].raw().as_entire_binding(),
-            })
-            .collect();
-        let tensors = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: None,
-            layout: &pipeline.tensors,
-            entries: &entries,
-        });
         let mut bytes = self.kernel.params().bytes;
         bytes.resize(bytes.len().next_multiple_of(16).max(16), 0);
         let params = context.buffer_with("params", bytes.len() as u64, wgpu::BufferUsages::UNIFORM)?;
         context.write(&params, 0, &bytes);
-        let params = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        let tensors = bindings.iter().zip(0..).map(|(bound, binding)| wgpu::BindGroupEntry {
+            binding,
+            resource: buffers[bound.tensor.storage().key() as usize].raw().as_entire_binding(),
+        });
+        let params = wgpu::BindGroupEntry { binding: PARAMS, resource: params.raw().as_entire_binding() };
+        let entries: Vec<_> = tensors.chain([params]).collect();
+        let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: None,
-            layout: &crate::gpu::pipeline::params_layout(device),
-            entries: &[wgpu::BindGroupEntry { binding: 0, resource: params.raw().as_entire_binding() }],
+            layout: &pipeline.layout,
+            entries: &entries,
         });
         let mut encoder = context.encoder();
         {
             let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
             pass.set_pipeline(&pipeline.raw);
-            pass.set_bind_group(0, &tensors, &[]);
-            pass.set_bind_group(1, &params, &[0]);
+            pass.set_bind_group(0, &group, &[]);
             let [x, y, z] = self.kernel.grid(context.profile(), self.context);
             pass.dispatch_workgroups(x, y, z);
         }

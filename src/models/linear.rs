@@ -4,8 +4,9 @@
 use super::weights::{Group, Matrix};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::kernels::Kernel;
 use crate::kernels::add_bias::AddBias;
-use crate::kernels::matmul::Matmul;
+use crate::kernels::matmul::{Matmul, MatmulSwiglu};
 use crate::kernels::matvec::{MAX_COLUMNS, Matvec, wants_tiles};
 use crate::kernels::matvec_residual::MatvecResidual;
 use crate::kernels::matvec_swiglu::MatvecSwiglu;
@@ -25,25 +26,39 @@ pub fn input<'a>(
     cols: usize,
     matrices: impl IntoIterator<Item = &'a Matrix>,
 ) -> Activations {
+    input_and_squares(builder, rows, cols, matrices, 0).0
+}
+
+/// [`input`], and `[rows, parts]` sums of squares beside it.
+fn input_and_squares<'a>(
+    builder: &mut Builder,
+    rows: usize,
+    cols: usize,
+    matrices: impl IntoIterator<Item = &'a Matrix>,
+    parts: usize,
+) -> (Activations, Tensor) {
     let (mut quantized, mut n) = (true, 0);
     for matrix in matrices {
         quantized &= matrix.dtype.is_quantized();
         n += matrix.rows;
     }
+    let squares = (DType::F32, vec![rows, parts]);
     let integer =
         builder.profile().features.integer_dot && rows <= MAX_COLUMNS && cols.is_multiple_of(BLOCK) && quantized;
     if wants_tiles(builder.profile(), rows, n, cols, integer) && cols.is_multiple_of(BLOCK) {
-        Activations::Tiles(Tiles { x: builder.activation(DType::F16, Tiles::shape(rows, cols)), rows })
+        let [x, squares] = builder.together([(DType::F16, Tiles::shape(rows, cols).to_vec()), squares]);
+        (Activations::Tiles(Tiles { x, rows }), squares)
     } else if integer {
-        Activations::Q8(Q8 {
-            q: builder.activation(DType::U32, [rows, cols / 4]),
-            s: builder.activation(DType::F32, [rows, cols / BLOCK, 2]),
-        })
+        let bytes = (DType::U32, vec![rows, cols / 4]);
+        let [q, s, squares] = builder.together([bytes, (DType::F32, vec![rows, cols / BLOCK, 2]), squares]);
+        (Activations::Q8(Q8 { q, s }), squares)
     } else if builder.profile().features.f16 && rows > MAX_COLUMNS && cols.is_multiple_of(BLOCK) {
         // What the product's tiles round to, in half the bytes.
-        Activations::F16(builder.activation(DType::F16, [rows, cols]))
+        let [x, squares] = builder.together([(DType::F16, vec![rows, cols]), squares]);
+        (Activations::F16(x), squares)
     } else {
-        Activations::F32(builder.activation(DType::F32, [rows, cols]))
+        let [x, squares] = builder.together([(DType::F32, vec![rows, cols]), squares]);
+        (Activations::F32(x), squares)
     }
 }
 
@@ -102,7 +117,7 @@ pub fn residual_and_norm<'a>(
     next: impl IntoIterator<Item = &'a Matrix>,
 ) -> Result<Normed> {
     let (rows, width) = (residual.rows(), residual.cols());
-    let y = input(builder, rows, width, next);
+    let (y, squares) = input_and_squares(builder, rows, width, next, width.div_ceil(BLOCK));
     let mut parts =
         group.iter().flat_map(|(start, matrix)| matrix.parts.iter().map(move |(first, part)| (start + first, part)));
     let whole = width.is_multiple_of(BLOCK)
@@ -117,7 +132,7 @@ pub fn residual_and_norm<'a>(
         builder.step(format!("{label}_norm"), kernel)?;
         return Ok(y.into());
     }
-    let squares = builder.activation(DType::F32, [rows, width / BLOCK]);
+    let normed = Normed { squares: Some(Squares::of(&y, &squares, norm.eps)), values: y.clone() };
     for (start, matrix) in group {
         for (first, part) in &matrix.parts {
             let kernel = MatvecResidual {
@@ -132,10 +147,11 @@ pub fn residual_and_norm<'a>(
             builder.step(label, kernel)?;
         }
     }
-    Ok(Normed { values: y, squares: Some(Squares { sums: squares, eps: norm.eps }) })
+    Ok(normed)
 }
 
-/// `silu(x · gateᵀ) · (x · upᵀ)`, gate and up one group: in one step where rows are few and both are in one part.
+/// `silu(x · gateᵀ) · (x · upᵀ)`, gate and up one group: in one step where both are in one part and rows are few, or the device
+/// multiplies cooperative matrices.
 ///
 /// # Errors
 /// `Shape` where they do not fit together.
@@ -156,6 +172,15 @@ pub fn gated<'a>(
     {
         builder.step(label, MatvecSwiglu { w: w.clone(), x: x.clone(), y: y.clone() })?;
         return Ok(y);
+    }
+    if let ([(_, Matrix { parts, .. })], Activations::F16(out), None) = (&group[..], &y, &x.squares)
+        && let [(_, w)] = &parts[..]
+    {
+        let kernel = MatmulSwiglu { w: w.clone(), x: x.values.clone(), y: out.clone() };
+        if !few(&x.values) && width.is_multiple_of(BLOCK) && kernel.runs_on(builder.profile()) {
+            builder.step(label, kernel)?;
+            return Ok(y);
+        }
     }
     let gate_up = builder.activation(DType::F32, [x.values.dims().0, 2 * width]);
     linear(builder, label, group, x, &gate_up, false)?;

@@ -6,10 +6,11 @@ use super::memory::{Life, Places};
 use super::{Plan, Step};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::pipeline::{self, Uncompiled};
+use crate::gpu::pipeline::Uncompiled;
 use crate::gpu::{Access, Context};
 use crate::kernels::Kernel;
 use crate::profile::Profile;
+use crate::shader::PARAMS;
 use crate::tensor::{Storage, Tensor};
 
 struct Written {
@@ -64,10 +65,23 @@ impl Builder {
 
     /// A new activation of 32-bit elements. It lives from the first to the last step that mentions it.
     pub fn activation(&mut self, dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
-        let id = self.lives.len() as u32;
-        let tensor = Tensor::new(Storage::Activation(id), 0, dtype, shape);
-        self.lives.push(Life { bytes: tensor.bytes(), first: usize::MAX, last: 0 });
+        let [tensor] = self.together([(dtype, shape.into())]);
         tensor
+    }
+
+    /// New activations that the same kernels write and read: they share a buffer, since a browser's price of a dispatch grows
+    /// with the buffers that it binds.
+    pub fn together<const N: usize>(&mut self, wanted: [(DType, Vec<usize>); N]) -> [Tensor; N] {
+        let id = self.lives.len() as u32;
+        let align = u64::from(self.context.profile().limits.min_storage_offset_alignment).max(16);
+        let mut end = 0u64;
+        let tensors = wanted.map(|(dtype, shape)| {
+            let tensor = Tensor::new(Storage::Activation(id), end.next_multiple_of(align), dtype, shape);
+            end = tensor.offset() + tensor.bytes().next_multiple_of(16);
+            tensor
+        });
+        self.lives.push(Life { bytes: end, first: usize::MAX, last: 0 });
+        tensors
     }
 
     /// Appends a step.
@@ -154,18 +168,14 @@ impl Builder {
         params.resize(params.len() + longest, 0);
         let params_buffer = context.buffer_with("params", params.len() as u64, wgpu::BufferUsages::UNIFORM)?;
         context.write(&params_buffer, 0, &params);
-        let params_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some("params"),
-            layout: &pipeline::params_layout(device),
-            entries: &[wgpu::BindGroupEntry {
-                binding: 0,
-                resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer: params_buffer.raw(),
-                    offset: 0,
-                    size: wgpu::BufferSize::new(longest as u64),
-                }),
-            }],
-        });
+        let params = |offset: u32| wgpu::BindGroupEntry {
+            binding: PARAMS,
+            resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                buffer: params_buffer.raw(),
+                offset: offset.into(),
+                size: wgpu::BufferSize::new(longest as u64),
+            }),
+        };
         let mut bound = Vec::with_capacity(steps.len());
         for (Written { label, kernel }, params_offset) in steps.into_iter().zip(placed) {
             let bindings = kernel.bindings();
@@ -173,7 +183,7 @@ impl Builder {
                 .pipeline(&kernel.spec(&profile), &accesses(kernel.as_ref()))
                 .map_err(|error| error.context(&label))?;
             let limit = context.profile().limits.max_binding_bytes;
-            let mut entries = Vec::with_capacity(bindings.len());
+            let mut entries = Vec::with_capacity(bindings.len() + 1);
             for (binding, index) in bindings.iter().zip(0..) {
                 let tensor = &binding.tensor;
                 let buffer = match tensor.storage() {
@@ -194,14 +204,15 @@ impl Builder {
                     }),
                 });
             }
-            let tensors = device.create_bind_group(&wgpu::BindGroupDescriptor {
+            entries.push(params(params_offset));
+            let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(&label),
-                layout: &pipeline.tensors,
+                layout: &pipeline.layout,
                 entries: &entries,
             });
-            bound.push(Step { label, kernel, pipeline, tensors, params_offset });
+            bound.push(Step { label, kernel, pipeline, group });
         }
         context.check()?;
-        Ok(Plan { context, profile, steps: bound, params: params_group, activations, _params_buffer: params_buffer })
+        Ok(Plan { context, profile, steps: bound, activations, _params: params_buffer })
     }
 }

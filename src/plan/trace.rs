@@ -121,7 +121,7 @@ impl Plan {
     pub(crate) fn replay_and_read(&self, context: usize, tensor: &Tensor) -> Result<Pending> {
         let buffer = self.buffer(tensor)?;
         let mut encoder = self.context.encoder();
-        self.record(&mut encoder, context);
+        self.encode_all(&mut encoder, context);
         let readback = self.context.record_read(&mut encoder, buffer, tensor.offset(), tensor.bytes());
         let submission = self.context.submit(encoder);
         Ok(readback.submitted(submission))

@@ -11,6 +11,7 @@ use naga::{AddressSpace, CooperativeRole, Handle, Module, ShaderStage, StorageAc
 
 use crate::error::{Error, Result};
 use crate::profile::{Backend, CooperativeMatrix, Element, Profile};
+use crate::shader::PARAMS;
 
 /// One entry of a struct.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ pub struct Binding {
 /// What a shader declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reflection {
-    /// The struct of group 1, or of an immediate variable.
+    /// The struct of the parameters, or of an immediate variable.
     pub params: Option<Layout>,
     /// Group 0, sorted by index.
     pub bindings: Vec<Binding>,
@@ -67,7 +68,7 @@ pub struct Reflection {
 /// # Errors
 /// `Unsupported` where naga refuses it, and where it is not of the form that this crate keeps to: one compute entry
 /// point `main`; storage buffers in group 0, with indices from 0 without a gap, inputs before outputs; the parameters
-/// alone in group 1.
+/// at [`PARAMS`] of it.
 pub fn reflect(source: &str) -> Result<Reflection> {
     let module = parse(source)?;
     let info = check(&module, source, Capabilities::all())?;
@@ -158,7 +159,7 @@ fn reflection(module: &Module, info: &ModuleInfo) -> Result<Reflection> {
                     ty: type_name(module, variable.ty),
                 });
             }
-            (AddressSpace::Uniform, Some((1, 0))) | (AddressSpace::Immediate, None) if params.is_none() => {
+            (AddressSpace::Uniform, Some((0, PARAMS))) | (AddressSpace::Immediate, None) if params.is_none() => {
                 params = Some(layout(module, variable.ty)?);
             }
             (AddressSpace::WorkGroup, None) => {
@@ -169,7 +170,7 @@ fn reflection(module: &Module, info: &ModuleInfo) -> Result<Reflection> {
             (AddressSpace::Private, None) => {}
             (space, at) => {
                 let message = format_args!("`{name}` in {space:?} at (group, binding) {at:?}");
-                return Err(refused("form: storage belongs to group 0, params alone to group 1", message));
+                return Err(refused("form: storage belongs to group 0, params to its binding 15", message));
             }
         }
     }

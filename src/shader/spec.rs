@@ -43,11 +43,14 @@ pub enum Flag {
     TILES,
     /// Output in halves, one an element.
     HALVES,
+    /// Blocks of results held by 32 neighbours of a subgroup.
+    SPREAD,
 }
 
 impl Flag {
     /// Every flag.
-    pub const ALL: [Flag; 6] = [Flag::F16, Flag::SUBGROUPS, Flag::COOP_MATRIX, Flag::DOT4, Flag::TILES, Flag::HALVES];
+    pub const ALL: [Flag; 7] =
+        [Flag::F16, Flag::SUBGROUPS, Flag::COOP_MATRIX, Flag::DOT4, Flag::TILES, Flag::HALVES, Flag::SPREAD];
 
     /// The name that `#ifdef` takes.
     pub fn name(self) -> &'static str {
@@ -58,6 +61,7 @@ impl Flag {
             Flag::DOT4 => "DOT4",
             Flag::TILES => "TILES",
             Flag::HALVES => "HALVES",
+            Flag::SPREAD => "SPREAD",
         }
     }
 

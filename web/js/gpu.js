@@ -110,19 +110,15 @@ export async function compile(json) {
 function begin(shaders) {
   const device = current;
   const [into, started] = [prepared, begun];
-  const layout = (access, binding) => ({
-    binding,
-    visibility: GPUShaderStage.COMPUTE,
-    buffer: { type: access === "r" ? "read-only-storage" : "storage" },
-  });
-  const params = device.createBindGroupLayout({
-    entries: [{ binding: 0, visibility: GPUShaderStage.COMPUTE, buffer: { type: "uniform", hasDynamicOffset: true } }],
-  });
+  const entry = (binding, type) => ({ binding, visibility: GPUShaderStage.COMPUTE, buffer: { type } });
+  const layout = (access, binding) => entry(binding, access === "r" ? "read-only-storage" : "storage");
+  // As src/gpu/pipeline.rs has them: tensors, and the parameters at 15.
+  const params = entry(15, "uniform");
   const one = async ({ kernel, source, accesses }) => {
     device.pushErrorScope("validation");
     const module = device.createShaderModule({ label: kernel, code: source });
-    const tensors = device.createBindGroupLayout({ label: kernel, entries: [...accesses].map(layout) });
-    const pipelineLayout = device.createPipelineLayout({ label: kernel, bindGroupLayouts: [tensors, params] });
+    const group = device.createBindGroupLayout({ label: kernel, entries: [...[...accesses].map(layout), params] });
+    const pipelineLayout = device.createPipelineLayout({ label: kernel, bindGroupLayouts: [group] });
     const refused = device.popErrorScope();
     const pipeline = device.createComputePipelineAsync({
       label: kernel,

@@ -218,7 +218,7 @@ impl Engine {
             // The browser compiles elsewhere too.
             let (compiled, words) = join(self.compile(&session, &phases), async { words(&model) }).await;
             compiled?;
-            session.prepare(Phase::decode(0))?;
+            session.prepare(session.decode_phase(0))?;
             words?
         } else {
             words(&model)?

@@ -2,6 +2,18 @@
 
 @group(0) @binding(6) var<storage, read_write> partial: array<vec2<f32>>; // partial[M, H, splits, HEAD_DIM + 2]: Σpv, max, Σp
 
+#ifdef SPREAD
+fn put_element(r: u32, head: u32, split: u32, e: u32, value: f32, top: f32, total: f32) {
+    let to = ((r * params.heads + head) * params.splits + split) * (HEAD_DIM / 2u + 1u);
+    if e < HEAD_DIM {
+        partial[to + e / 2u][e % 2u] = value;
+    }
+    if e == 0u {
+        // A split without keys is never read; zero keeps it the same in every run.
+        partial[to + HEAD_DIM / 2u] = vec2<f32>(select(0.0, top, total > 0.0), total);
+    }
+}
+#else
 fn put(r: u32, head: u32, g: u32, split: u32, top: f32, total: f32, lane: u32) {
     let to = ((r * params.heads + head + g) * params.splits + split) * (HEAD_DIM / 2u + 1u);
     for (var c = lane; c < HEAD_DIM / 4u; c += WORKGROUP) {
@@ -17,3 +29,4 @@ fn put(r: u32, head: u32, g: u32, split: u32, top: f32, total: f32, lane: u32) {
 
 fn finish(r: u32, head: u32, lane: u32) {
 }
+#endif

@@ -3,6 +3,12 @@
 const OUTPUT: u32 = 6u;
 #import output
 
+#ifdef SPREAD
+fn put_element(r: u32, head: u32, split: u32, e: u32, value: f32, top: f32, total: f32) {
+    let quotient = value * select(0.0, 1.0 / total, total > 0.0);
+    put_spread((r * params.heads + head) * (HEAD_DIM / 32u) + e / 32u, e % 32u, quotient, e < HEAD_DIM);
+}
+#else
 var<workgroup> attended: array<vec4<f32>, QUERIES * HEAD_DIM / 4u>;
 
 fn put(r: u32, head: u32, g: u32, split: u32, top: f32, total: f32, lane: u32) {
@@ -21,3 +27,4 @@ fn finish(r: u32, head: u32, lane: u32) {
         put_block((r * params.heads + head) * (HEAD_DIM / 32u) + lane, values);
     }
 }
+#endif

@@ -11,3 +11,12 @@ fn put_block(index: u32, values: array<vec4<f32>, 8>) {
         out[8u * index + i] = values[i];
     }
 }
+
+#ifdef SPREAD
+// Element e of a block, held by one of 32 neighbours; `counts` says whether the block is to be written.
+fn put_spread(index: u32, e: u32, value: f32, counts: bool) {
+    if counts {
+        out[8u * index + e / 4u][e % 4u] = value;
+    }
+}
+#endif

@@ -10,3 +10,27 @@ fn put_block(index: u32, values: array<vec4<f32>, 8>) {
     out_q[2u * index + 1u] = vec4<u32>(packed.q[4], packed.q[5], packed.q[6], packed.q[7]);
     out_s[index] = vec2<f32>(packed.scale, packed.sum);
 }
+
+#ifdef SPREAD
+#import spread
+
+// Element e of a block, held by one of 32 neighbours; `counts` says whether the block is to be written.
+fn put_spread(index: u32, e: u32, value: f32, counts: bool) {
+    let scale = spread_max(abs(value)) / 127.0;
+    var inverse = 0.0;
+    if scale > 0.0 {
+        inverse = 1.0 / scale;
+    }
+    let q = i32(round(value * inverse));
+    let sum = spread_sum(f32(q)); // of at most 32 times 127: exact
+    var word = (u32(q) & 255u) << (8u * (e % 4u));
+    word |= subgroupShuffleXor(word, 1u);
+    word |= subgroupShuffleXor(word, 2u);
+    if counts && e % 4u == 0u {
+        out_q[2u * index + e / 16u][e % 16u / 4u] = word;
+    }
+    if counts && e == 0u {
+        out_s[index] = vec2<f32>(scale, scale * sum);
+    }
+}
+#endif

@@ -16,3 +16,16 @@ fn put_block(index: u32, values: array<vec4<f32>, 8>) {
         put_vector(8u * index + i, values[i]);
     }
 }
+
+#ifdef SPREAD
+// Element e of a block, held by one of 32 neighbours; `counts` says whether the block is to be written.
+fn put_spread(index: u32, e: u32, value: f32, counts: bool) {
+    let own = clamp(value, -65504.0, 65504.0);
+    let next = subgroupShuffleXor(own, 1u);
+    if counts && e % 2u == 0u {
+        let row = 8u * index / (OUT_COLS / 4u);
+        let i = 8u * index % (OUT_COLS / 4u) + e / 4u;
+        out[(i / 4u * OUT_ROWS + row) * 4u + i % 4u][e % 4u / 2u] = pack2x16float(vec2<f32>(own, next));
+    }
+}
+#endif

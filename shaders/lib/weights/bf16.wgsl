@@ -1,30 +1,18 @@
 // The upper halves of 32-bit floats, two to a word.
-alias Raw = array<vec4<u32>, 4>;
+const UNIT: u32 = 8u; // elements that an invocation loads at once
+alias Unit = vec4<u32>;
+alias Raw = array<Unit, 4>;
 
 fn bf16_pairs(a: u32, b: u32) -> vec4<f32> {
     return bitcast<vec4<f32>>(vec4<u32>(a << 16u, a & 0xffff0000u, b << 16u, b & 0xffff0000u));
 }
 
-fn weights_raw(row: u32, block: u32) -> Raw {
-    let at = row + 4u * block;
-    var out: Raw;
-    for (var i = 0u; i < 4u; i++) {
-        out[i] = w[at + i];
-    }
-    return out;
+fn unit_raw(row: u32, unit: u32) -> Unit {
+    return w[row + unit];
 }
 
-fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
-    var words = raw;
-    var out: array<vec4<f32>, 8>;
-    for (var i = 0u; i < 4u; i++) {
-        let v = words[i];
-        out[2u * i] = bf16_pairs(v.x, v.y);
-        out[2u * i + 1u] = bf16_pairs(v.z, v.w);
-    }
-    return out;
+fn unit_values(v: Unit) -> array<vec4<f32>, 2> {
+    return array<vec4<f32>, 2>(bf16_pairs(v.x, v.y), bf16_pairs(v.z, v.w));
 }
 
-fn weights_block(row: u32, block: u32) -> array<vec4<f32>, 8> {
-    return weights_values(weights_raw(row, block));
-}
+#import weights/blocks

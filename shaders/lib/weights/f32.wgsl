@@ -1,25 +1,14 @@
 // 32-bit floats.
-alias Raw = array<vec4<u32>, 8>;
+const UNIT: u32 = 4u; // elements that an invocation loads at once
+alias Unit = vec4<u32>;
+alias Raw = array<Unit, 8>;
 
-fn weights_raw(row: u32, block: u32) -> Raw {
-    let at = row + 8u * block;
-    var out: Raw;
-    for (var i = 0u; i < 8u; i++) {
-        out[i] = w[at + i];
-    }
-    return out;
+fn unit_raw(row: u32, unit: u32) -> Unit {
+    return w[row + unit];
 }
 
-fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
-    var words = raw;
-    var out: array<vec4<f32>, 8>;
-    for (var i = 0u; i < 8u; i++) {
-        let v = words[i];
-        out[i] = bitcast<vec4<f32>>(v);
-    }
-    return out;
+fn unit_values(v: Unit) -> array<vec4<f32>, 1> {
+    return array<vec4<f32>, 1>(bitcast<vec4<f32>>(v));
 }
 
-fn weights_block(row: u32, block: u32) -> array<vec4<f32>, 8> {
-    return weights_values(weights_raw(row, block));
-}
+#import weights/blocks

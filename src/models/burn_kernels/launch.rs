@@ -209,7 +209,7 @@ impl Launcher {
 fn adapt(source: &str, bindings: usize) -> String {
     let source = source
         .replace("var<storage, read>", "var<storage, read_write>")
-        .replace("@group(1) @binding(0) var<uniform>", &format!("@group(0) @binding({bindings}) var<uniform>"));
+        .replace("@group(0) @binding(15) var<uniform>", &format!("@group(0) @binding({bindings}) var<uniform>"));
     let name = |line: &str| {
         let (_, declared) = line.split_once("var<storage, read_write> ")?;
         Some(format!("    _ = arrayLength(&{});\n", declared.split(':').next()?.trim()))
@@ -237,7 +237,7 @@ mod tests {
             .unwrap();
         let adapted = adapt(&source, 3);
         assert!(adapted.contains("@group(0) @binding(3) var<uniform> params: Params;"), "{adapted}");
-        assert!(!adapted.contains("@group(1)") && !adapted.contains("storage, read>"), "{adapted}");
+        assert!(!adapted.contains("@binding(15)") && !adapted.contains("storage, read>"), "{adapted}");
         for name in ["x", "weight", "out"] {
             assert!(adapted.contains(&format!("_ = arrayLength(&{name});")), "{adapted}");
         }

@@ -3,10 +3,10 @@
 use super::config::Config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::Context;
+use crate::gpu::{Buffer, Context};
 use crate::kernels::add_bias::AddBias;
 use crate::kernels::attention::Attention;
-use crate::kernels::attention_decode::{AttentionDecode, Output, SHORT, splits};
+use crate::kernels::attention_decode::{AttentionDecode, Output, short, splits};
 use crate::kernels::attention_merge::AttentionMerge;
 use crate::kernels::attention_prefill::AttentionPrefill;
 use crate::kernels::cache::{CacheShape, Heads, PAGE, Shard};
@@ -18,7 +18,7 @@ use crate::kernels::rms_norm::RmsNorm;
 use crate::kernels::rope_cache::RopeCache;
 use crate::kernels::sample::{HISTORY, Sample};
 use crate::models::linear::{Norm, gated, input, linear, residual_and_norm};
-use crate::models::weights::{Group, Loader, Matrix, Progress, Weights, matrix_bytes, upload_floats, upload_words};
+use crate::models::weights::{Group, Loader, Matrix, Progress, Weights, matrix_bytes, upload_words};
 use crate::plan::Builder;
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
@@ -107,15 +107,15 @@ pub enum Phase {
     Decode {
         /// Whether the token is chosen on the GPU, or logits are all that is wanted.
         sample: bool,
-        /// Whether all positions are below [`SHORT`]: attention then takes one step less.
+        /// Whether all positions are below [`short`]: attention then takes one step less.
         short: bool,
     },
 }
 
 impl Phase {
-    /// Decode with sampling for positions up to `longest`.
-    pub fn decode(longest: usize) -> Self {
-        Phase::Decode { sample: true, short: longest < SHORT }
+    /// Decode with sampling of `rows` sequences for positions up to `longest`.
+    pub fn decode(config: &Config, rows: usize, longest: usize) -> Self {
+        Phase::Decode { sample: true, short: longest < short(rows, config.n_kv_heads) }
     }
 }
 
@@ -216,12 +216,20 @@ impl Llama {
             for kv_start in (0..heads.kv_heads).step_by(per_shard) {
                 let count = per_shard.min(heads.kv_heads - kv_start);
                 let words = CacheShape { pages, heads: count, head_dim: heads.head_dim }.words();
-                let cache = |part: &str| -> Result<Tensor> {
-                    let bytes = 4 * words.iter().product::<usize>() as u64;
-                    let buffer = context.buffer(&format!("blk.{layer}.{part}_cache"), bytes)?;
-                    Ok(Tensor::new(Storage::Buffer(buffer), 0, DType::U32, words))
+                let bytes = 4 * words.iter().product::<usize>() as u64;
+                let buffer = |part: &str, bytes| context.buffer(&format!("blk.{layer}.{part}_cache"), bytes);
+                let cache = |buffer: &Buffer, at| Tensor::new(Storage::Buffer(buffer.clone()), at, DType::U32, words);
+                // Side by side where a buffer holds both: a browser's price of a dispatch grows with the buffers that it binds.
+                let align = u64::from(context.profile().limits.min_storage_offset_alignment);
+                let both = 2 * bytes <= context.profile().limits.max_buffer_bytes && bytes.is_multiple_of(align);
+                let (k, v) = match both {
+                    true => {
+                        let buffer = buffer("kv", 2 * bytes)?;
+                        (cache(&buffer, 0), cache(&buffer, bytes))
+                    }
+                    false => (cache(&buffer("k", bytes)?, 0), cache(&buffer("v", bytes)?, 0)),
                 };
-                shards.push(Shard { k: cache("k")?, v: cache("v")?, kv_start });
+                shards.push(Shard { k, v, kv_start });
             }
             caches.push(shards);
         }
@@ -229,13 +237,22 @@ impl Llama {
         let shape = [table.len() / self.frequencies.0.len() / 2, self.frequencies.0.len(), 2];
         let identity: Vec<u32> = (0..slots as u32).collect();
         let page_table: Vec<u32> = (0..slots * pages_per_slot).map(|entry| (entry % pages) as u32).collect();
+        // Kernels that turn by positions look up pages too: one buffer for both.
+        let align = context.profile().limits.min_storage_offset_alignment.max(16) as usize / 4;
+        let at = page_table.len().next_multiple_of(align);
+        let mut words = page_table;
+        words.resize(at, 0);
+        words.extend(table.iter().map(|value| value.to_bits()));
+        let tables = Storage::Buffer(context.buffer_from("page_table and rope", bytemuck::cast_slice(&words))?);
+        let page_table = Tensor::new(tables.clone(), 0, DType::U32, [slots, pages_per_slot]);
+        let rope = Tensor::new(tables, 4 * at as u64, DType::F32, shape);
         let sequences: Vec<u32> = identity.iter().flat_map(|&slot| [0, slot, 0, 0]).collect();
         Ok(State {
             slots,
             context_length,
             caches,
-            rope: upload_floats(context, "rope", &table, shape)?,
-            page_table: upload_words(context, "page_table", &page_table, [slots, pages_per_slot])?,
+            rope,
+            page_table,
             sequences: upload_words(context, "sequences", &sequences, [slots, 4])?,
             sampling: upload_words(context, "sampling", &vec![0; slots * 8], [slots, 8])?,
             history: upload_words(context, "history", &vec![0; slots * HISTORY], [slots, HISTORY])?,

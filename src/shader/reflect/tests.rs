@@ -5,7 +5,7 @@ const ADD: &str = "
 struct Params { rows: u32, scale: f32, shape: vec4<u32>, tail: u32 }
 @group(0) @binding(0) var<storage, read> x: array<vec4<f32>>; // x[M, K]
 @group(0) @binding(1) var<storage, read_write> y: array<u32>; // y[M]
-@group(1) @binding(0) var<uniform> params: Params;
+@group(0) @binding(15) var<uniform> params: Params;
 var<workgroup> used: array<f32, 64>;
 var<workgroup> unused: array<f32, 64>;
 @compute @workgroup_size(64, 2) fn main(@builtin(local_invocation_index) lane: u32) {
@@ -43,8 +43,8 @@ fn declarations_come_out_as_written() {
 fn forms_that_are_not_kept_to_are_errors() {
     let cases = [
         ("@group(0) @binding(1)", "@group(0) @binding(2)", "`y` has index 2, expected 1"),
-        ("@group(1) @binding(0)", "@group(1) @binding(1)", "params alone to group 1"),
-        ("@group(1) @binding(0)", "@group(2) @binding(0)", "params alone to group 1"),
+        ("@group(0) @binding(15)", "@group(1) @binding(15)", "params to its binding 15"),
+        ("@group(0) @binding(15)", "@group(0) @binding(2)", "params to its binding 15"),
         ("<storage, read> x", "<storage, read_write> x", ""),
         ("fn main", "fn start", "entry point `start`"),
         (
@@ -219,7 +219,7 @@ fn every_binding_line_ends_in_its_shape() {
     let cases = [
         ("@group(0) @binding(0) var<storage, read> x: array<f32>; // x[M, K]", true),
         ("@group(0) @binding(0) var<storage, read_write> w: array<u32>; // w[N, K / 2]: two halves a word", true),
-        ("@group(1) @binding(0) var<uniform> params: Params;", true),
+        ("@group(0) @binding(15) var<uniform> params: Params;", true),
         ("@group(0) @binding(0) var<storage, read> x: array<f32>;", false),
         ("@group(0) @binding(0) var<storage, read> x: array<f32>; // the input", false),
         ("@group(0) @binding(0) var<storage, read> x: array<f32>; // y[M, K]", false),

@@ -2,6 +2,8 @@
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // bias[y_stride]
 const OUTPUT: u32 = 3u;
 
+#import matmul/finish/rows
+
 const FINISHES = true;
 
 fn finish(n: u32, sum: f32) -> f32 {

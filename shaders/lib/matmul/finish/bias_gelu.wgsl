@@ -2,6 +2,8 @@
 @group(0) @binding(2) var<storage, read> bias: array<f32>; // bias[y_stride]
 const OUTPUT: u32 = 3u;
 
+#import matmul/finish/rows
+
 const FINISHES = true;
 
 // erfc(x) for x >= 0, off by at most 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).

@@ -1,6 +1,8 @@
 // Sums are written as they are.
 const OUTPUT: u32 = 2u;
 
+#import matmul/finish/rows
+
 const FINISHES = false;
 
 fn finish(n: u32, sum: f32) -> f32 {
