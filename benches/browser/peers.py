@@ -352,7 +352,8 @@ def run(options):
 def suites(options):
     query = {"engine": "anygpu-suites", "gguf": f"/gguf/{os.path.basename(options.gguf)}", "profile": options.profile or "",
              "context": options.context, "suites": options.suites, "prompts": options.prompts, "depths": options.depths,
-             "tokens": options.tokens, "repeats": options.repeats, "check": str(not options.no_check).lower()}
+             "tokens": options.tokens, "repeats": options.repeats, "check": str(not options.no_check).lower(),
+             "ahead": options.ahead or ""}
     result = visit(options, query)
     if "report" not in result:
         return 1
@@ -427,6 +428,7 @@ def main():
             command.add_argument("--prompts", default="512")
             command.add_argument("--depths", default="0")
             command.add_argument("--no-check", action="store_true")
+            command.add_argument("--ahead", type=int, help="decode steps submitted ahead; without it the engine's own number")
     options = parser.parse_args()
     if options.command == "site":
         copy_site(options.folder)

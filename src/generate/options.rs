@@ -105,8 +105,8 @@ pub struct SessionOptions {
     pub slots: usize,
     /// Tokens of a prefill chunk; fewer where the device's bindings are small.
     pub chunk: usize,
-    /// Decode steps submitted before the oldest one's token has been read back; 1 waits for every token. With 2 a cancelled
-    /// generation leaves the step that runs and one behind it.
+    /// The most decode steps submitted before the oldest one's token has been read back; 1 waits for every token. With 2 a
+    /// cancelled generation leaves the step that runs and one behind it. More than 2 are used as far as they are 40 ms of work.
     pub ahead: usize,
     /// The same kernels at every position, so that a token's logits do not depend on how long the context may become: attention
     /// of short contexts takes no variant of its own. The same seed on the same adapter gives the same text either way, since

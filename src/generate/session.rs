@@ -13,9 +13,6 @@ use crate::plan::Plan;
 
 pub(super) use arrivals::Arrivals;
 
-/// The most steps that are submitted together: more would come in bursts that one can see.
-const MOST_TOGETHER: usize = 4;
-
 /// One or more conversations: their cache, the tokens in it, and the plans that extend it.
 ///
 /// Every method takes `&mut self`: a session does one thing at a time; several sessions of a model run side by side.
@@ -25,6 +22,8 @@ pub struct Session {
     /// The tokens whose keys and values are in the cache, a list a slot.
     pub(super) tokens: Vec<Vec<u32>>,
     prefilled: usize,
+    /// Milliseconds between decode steps, where some have been awaited.
+    pub(super) step_ms: Option<f64>,
 }
 
 impl Model {
@@ -45,7 +44,7 @@ impl Model {
             plain: options.plain,
         };
         let tokens = vec![Vec::new(); options.slots];
-        Ok(Session { slots: Slots::new(self, &layout)?, options, tokens, prefilled: 0 })
+        Ok(Session { slots: Slots::new(self, &layout)?, options, tokens, prefilled: 0, step_ms: None })
     }
 }
 
@@ -231,12 +230,6 @@ impl Session {
         self.slots.steps_and_read(self.options.slots, longest, count)
     }
 
-    /// Steps that are submitted together while `coming` are under way: half of those ahead, so that the device has the other
-    /// half meanwhile; few where it waits for them.
-    pub(super) fn together(&self, coming: usize) -> usize {
-        (self.options.ahead / 2).min(coming).clamp(1, MOST_TOGETHER)
-    }
-
     /// Submits the read-back of all slots' states as they are after what was submitted before.
     pub(super) fn read_state(&self) -> Result<Pending> {
         self.slots.read_state()
@@ -260,21 +253,22 @@ impl Session {
         if longest + steps > self.context_length() {
             return Err(full(longest + steps, self.context_length()));
         }
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = Arrivals::new(self.step_ms);
         arrivals.push(self.read_state()?, 1);
         let mut out = vec![Vec::new(); self.options.slots];
         let mut submitted = 0;
         loop {
             while submitted < steps {
-                let count = self.together(arrivals.len()).min(steps - submitted);
-                // One is being awaited.
-                if arrivals.len() + count > self.options.ahead + 1 {
+                // One more: that which is awaited.
+                let count = arrivals.room(self.options.ahead + 1).min(steps - submitted);
+                if count == 0 {
                     break;
                 }
                 arrivals.push(self.steps_and_read(longest + submitted, count)?, count);
                 submitted += count;
             }
             let Some(states) = arrivals.next(&mut arrived).await? else { break };
+            self.step_ms = arrivals.step_ms();
             for (out, [token, ..]) in out.iter_mut().zip(states) {
                 out.push(token);
             }

@@ -104,11 +104,12 @@ impl Session {
         metrics: &'a mut Metrics,
     ) -> TokenStream<'a> {
         *metrics = Metrics::default();
+        let arrivals = Arrivals::new(self.step_ms);
         let run = Run {
             session: self,
             options,
             prompt: prompt.to_vec(),
-            arrivals: Arrivals::default(),
+            arrivals,
             position: 0,
             last: None,
             unfed: None,
@@ -147,8 +148,7 @@ impl Run<'_> {
             most => most.saturating_sub(coming),
         };
         let room = self.session.context_length() - self.position;
-        let count = self.session.together(self.arrivals.len()).min(left).min(room);
-        if self.arrivals.len() + count > self.session.options().ahead { 0 } else { count }
+        self.arrivals.room(self.session.options().ahead).min(left).min(room)
     }
 
     async fn next(&mut self) -> Result<Option<u32>> {
@@ -178,6 +178,7 @@ impl Run<'_> {
         let Some(states) = self.arrivals.next(|_| ()).await? else {
             return self.when_full(room).await;
         };
+        self.session.step_ms = self.arrivals.step_ms();
         let token = states.first().map_or(0, |state| state[0]);
         if self.options.stop_tokens.contains(&token) {
             return Ok(None);

@@ -19,7 +19,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::layout;
 use crate::params;
-use crate::profile::{Backend, CooperativeMatrix, Element, Profile};
+use crate::profile::{Backend, CooperativeMatrix, Element, Limits, Profile};
 use crate::shader::{Flag, Spec, Target};
 use crate::tensor::Tensor;
 
@@ -113,9 +113,7 @@ impl Shape {
                 parts,
             }));
         }
-        let fits = |shape: &Self| {
-            shape.workgroup_bytes() <= limits.max_workgroup_bytes && shape.workgroup <= limits.max_workgroup_invocations
-        };
+        let fits = |shape: &Self| shape.fits(limits);
         shapes.retain(fits);
         if shapes.is_empty() {
             let unit = if profile.features.f16 { Unit::F16 } else { Unit::F32 };
@@ -145,6 +143,10 @@ impl Shape {
     fn tiles(&self, m: usize, n: usize) -> (usize, usize) {
         let tiles_m = m.div_ceil(self.tile[0] as usize);
         (tiles_m, tiles_m * n.div_ceil(self.tile[1] as usize))
+    }
+
+    fn fits(&self, limits: &Limits) -> bool {
+        self.workgroup_bytes() <= limits.max_workgroup_bytes && self.workgroup <= limits.max_workgroup_invocations
     }
 
     /// Workgroup memory that the shader declares.

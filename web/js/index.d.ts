@@ -60,7 +60,7 @@ export interface PlanOptions {
 export interface LoadOptions extends PlanOptions {
   onProgress?(progress: Progress): void;
   onEvent?(event: EngineEvent): void;
-  /** Decode steps submitted ahead of the one whose token is awaited; 8 unless said otherwise. */
+  /** The most decode steps submitted ahead of the one whose token is awaited, as far as they are 40 ms of work; 24 unless said otherwise. */
   ahead?: number;
 }
 

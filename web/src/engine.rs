@@ -28,14 +28,14 @@ pub struct LoadOptions {
     pub slots: usize,
     /// A stored profile to clip the device to.
     pub profile: Option<String>,
-    /// Decode steps submitted ahead of the one whose token is awaited: a read-back takes a browser milliseconds, which
+    /// The most decode steps submitted ahead of the one whose token is awaited: a read-back takes a browser milliseconds, which
     /// a small model fills with several steps.
     pub ahead: usize,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { context_length: 0, slots: 1, profile: None, ahead: 8 }
+        Self { context_length: 0, slots: 1, profile: None, ahead: 24 }
     }
 }
 

@@ -6,7 +6,8 @@ export async function start({ gguf, profile, contextLength }) {
   const query = new URLSearchParams(location.search);
   const list = (name) => query.get(name)?.split(",").filter(Boolean);
   const numbers = (name) => list(name)?.map(Number);
-  const engine = await Engine.load(gguf, { cache: false, profile, contextLength });
+  const ahead = Number(query.get("ahead")) || undefined;
+  const engine = await Engine.load(gguf, { cache: false, profile, contextLength, ahead });
   const report = await engine.benchmark({
     suites: list("suites"),
     prompts: numbers("prompts"),
