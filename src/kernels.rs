@@ -3,7 +3,7 @@
 //! # How to add a kernel
 //!
 //! 1. `shaders/NAME.wgsl`: one entry point `main`; tensors in group 0 (inputs, then outputs), each binding line ending in a
-//!    comment with its shape; `struct Params` alone in group 1. Constants that choose a variant come from the header that
+//!    comment with its shape; `struct Params` at binding 15. Constants that choose a variant come from the header that
 //!    [`Spec`](crate::shader::Spec) renders, never from text substitution.
 //! 2. `src/kernels/NAME.rs`, in this order: the formula; the struct of arguments with their shapes; `impl Kernel`; tests.
 //! 3. The word `NAME` in `kernels!` below. Its [`Case`]s then run in `anygpu check` and in the tests, on every profile.

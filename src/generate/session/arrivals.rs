@@ -83,3 +83,35 @@ impl Arrivals {
         Ok(self.arrived.pop_front())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_steps_while_the_device_waits_and_no_more_than_their_time_allows() {
+        let room = |step_ms, len: usize, ahead| {
+            let arrived = vec![Vec::new(); len].into();
+            Arrivals { step_ms, arrived, ..Arrivals::default() }.room(ahead)
+        };
+        for (step_ms, len, ahead, expected) in [
+            (None, 0, 24, 1),
+            (None, 7, 24, 1),
+            (None, 8, 24, 0),
+            (Some(0.8), 0, 24, 1),
+            (Some(0.8), 2, 24, 2),
+            (Some(0.8), 20, 24, 4),
+            (Some(0.8), 21, 24, 0),
+            (Some(4.0), 6, 24, 2),
+            (Some(4.0), 9, 24, 0),
+            (Some(50.0), 1, 24, 1),
+            (Some(50.0), 2, 24, 0),
+            (Some(0.8), 1, 2, 1),
+            (Some(0.8), 2, 2, 0),
+            (Some(0.8), 0, 1, 1),
+            (Some(0.8), 1, 1, 0),
+        ] {
+            assert_eq!(room(step_ms, len, ahead), expected, "{step_ms:?} ms, {len} of {ahead}");
+        }
+    }
+}
