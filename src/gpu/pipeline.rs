@@ -25,7 +25,7 @@ pub struct Uncompiled {
     pub accesses: Vec<Access>,
 }
 
-/// A compiled shader and the layout of its only group: tensors from index 0 on, parameters at [`PARAMS`].
+/// A compiled shader and the layout of its only group: tensors from index 0 on, parameters at 15.
 #[derive(Debug)]
 pub struct Pipeline {
     pub(crate) raw: wgpu::ComputePipeline,

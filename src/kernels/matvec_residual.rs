@@ -1,6 +1,6 @@
 //! `r[c, n] += Σ_k x[c, k] · w[n, k]`, then `y[c, n] = r[c, n] / h · norm[n]` and `squares[c, b] = Σ (r[c, n] / h)²` of each block
 //! of 32: the end of a half layer and the norm before the next in one step, but for the division by the root mean square, which
-//! the products that follow do ([`Normed`]), and h with it. h is what [`Activations::headroom`] says.
+//! the products that follow do ([`Normed`]), and h with it. h is 16 where y is kept in halves, else 1.
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid, read, write};
