@@ -74,7 +74,7 @@ impl Arrivals {
             let now = Instant::now();
             if let Some(last) = self.last.replace(now) {
                 let ms = (now - last).as_secs_f64() * 1e3 / count as f64;
-                // What came in one go with the one before says nothing.
+                // Two read-backs may come at once, the second after no time: an average, and never zero, which others divide by.
                 let known = self.step_ms.unwrap_or(ms);
                 self.step_ms = Some((0.75 * known + 0.25 * ms).max(0.05));
             }
