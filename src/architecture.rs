@@ -20,6 +20,7 @@ const MODULES: &[&str] = &[
     "tensor",
     "kernels",
     "plan",
+    "trial",
     "models",
     "generate",
     "scheduler",

@@ -29,6 +29,8 @@ pub mod search;
 pub mod shader;
 pub mod tensor;
 pub mod tokenizer;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod trial;
 
 pub use dtype::DType;
 pub use error::{Error, ErrorKind, Result};

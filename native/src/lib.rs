@@ -6,8 +6,8 @@ pub mod clip;
 pub mod cpu;
 pub mod shipped;
 
-/// A device, with compiled pipelines kept in the user's cache folder (`anygpu/pipelines`), so that programs start faster from
-/// the second time on.
+/// A device, with compiled pipelines and what trials found kept in the user's cache folder (`anygpu/pipelines`, `anygpu/trials`),
+/// so that programs start faster from the second time on.
 ///
 /// # Errors
 /// As [`anygpu::gpu::Context::open`].
@@ -15,9 +15,12 @@ pub async fn open(
     adapter: &anygpu::gpu::Adapter,
     clip: Option<&anygpu::profile::Profile>,
 ) -> anygpu::Result<anygpu::gpu::Context> {
-    let context = anygpu::gpu::Context::open(adapter, clip).await?;
-    if let Some(folder) = dirs::cache_dir() {
-        context.keep_pipelines(&folder.join("anygpu").join("pipelines"));
-    }
+    let Some(folder) = dirs::cache_dir().map(|folder| folder.join("anygpu")) else {
+        return anygpu::gpu::Context::open(adapter, clip).await;
+    };
+    let profile = anygpu::trial::profile(adapter, &folder.join("trials")).await;
+    let profile = clip.map_or(profile.clone(), |clip| profile.clip(clip));
+    let context = anygpu::gpu::Context::with_profile(adapter, profile).await?;
+    context.keep_pipelines(&folder.join("pipelines"));
     Ok(context)
 }

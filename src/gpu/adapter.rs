@@ -9,7 +9,7 @@ pub struct AdapterOptions {
     /// Part of the adapter's name, in any case. Without it the fastest kind there is: discrete, integrated, virtual, CPU.
     pub name: Option<String>,
     /// Whether the device computes dot products of packed 8-bit integers; wgpu does not announce it. `None`: yes
-    /// natively, where naga emulates what the driver lacks; no in browsers.
+    /// natively, where naga emulates what the driver lacks, but on Metal, which has no instruction for it; no in browsers.
     pub integer_dot: Option<bool>,
     /// Whether the browser was made to grant subgroups, which wgpu cannot request there.
     pub browser_subgroups: bool,
@@ -153,7 +153,7 @@ fn describe(adapter: &wgpu::Adapter, options: &AdapterOptions) -> Profile {
         features: Features {
             f16: features.contains(wgpu::Features::SHADER_F16),
             subgroups,
-            integer_dot: options.integer_dot.unwrap_or(!browser),
+            integer_dot: options.integer_dot.unwrap_or(!browser && backend != Backend::Metal),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             immediates: !browser && features.contains(wgpu::Features::IMMEDIATES),
             pipeline_cache: features.contains(wgpu::Features::PIPELINE_CACHE),

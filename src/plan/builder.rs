@@ -58,6 +58,11 @@ impl Builder {
         self
     }
 
+    /// What the plan is for.
+    pub fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// What the device can do.
     pub fn profile(&self) -> &Profile {
         &self.profile

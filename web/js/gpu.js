@@ -96,7 +96,8 @@ export async function describe() {
   return JSON.stringify({
     name: description || [vendor, architecture, device].filter(Boolean).join(" ") || "WebGPU adapter",
     subgroups: adapter.features.has("subgroups"),
-    integerDot: navigator.gpu.wgslLanguageFeatures?.has("packed_4x8_integer_dot_product") ?? false,
+    // Browsers emulate it where a GPU has no instruction for it, as Apple's have none: slower than floats.
+    integerDot: vendor !== "apple" && (navigator.gpu.wgslLanguageFeatures?.has("packed_4x8_integer_dot_product") ?? false),
   });
 }
 
