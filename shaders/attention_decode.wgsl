@@ -199,7 +199,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let fresh_k = pack_chunk(turned(own_key, chunk, row.z));
     let fresh_v = pack_chunk(Chunk(qkv[own_value + 2u * chunk], qkv[own_value + 2u * chunk + 1u]));
 
-    while index < end && first < end {
+    // As many tiles as there are: browsers take a loop that counts to a constant as it is.
+    for (var round = 0u; round < 0x40000000u; round++) {
+        if index >= end || first >= end {
+            break;
+        }
         let last = row.z - index * PAGE; // the last key of this page, at least PAGE - 1 in all but the last
         for (var u = 0u; u < UNROLL; u++) {
             if index + 1u == pages && tile + u * KEYS + side == last {
@@ -213,8 +217,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             for (var g = 0u; g < QUERIES; g++) {
                 var sum = dot(q[g].low, key.low) + dot(q[g].high, key.high);
 #ifdef SUBGROUPS
-                for (var distance = 1u; distance < LANES; distance <<= 1u) {
-                    sum += subgroupShuffleXor(sum, distance);
+                for (var i = 0u; i < countTrailingZeros(LANES); i++) {
+                    sum += subgroupShuffleXor(sum, 1u << i);
                 }
                 score[u][g] = sum;
 #else
@@ -278,17 +282,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
 #ifdef SPREAD
     for (var g = 0u; g < QUERIES; g++) {
         var own_top = top[g];
-        for (var distance = LANES; distance < SUBGROUP; distance *= 2u) {
-            own_top = max(own_top, subgroupShuffleXor(own_top, distance));
+        for (var i = countTrailingZeros(LANES); i < countTrailingZeros(SUBGROUP); i++) {
+            own_top = max(own_top, subgroupShuffleXor(own_top, 1u << i));
         }
         let rescale = exp2(top[g] - own_top);
         var own_total = total[g] * rescale;
         var low = acc[g].low * rescale;
         var high = acc[g].high * rescale;
-        for (var distance = LANES; distance < SUBGROUP; distance *= 2u) {
-            own_total += subgroupShuffleXor(own_total, distance);
-            low += subgroupShuffleXor(low, distance);
-            high += subgroupShuffleXor(high, distance);
+        for (var i = countTrailingZeros(LANES); i < countTrailingZeros(SUBGROUP); i++) {
+            own_total += subgroupShuffleXor(own_total, 1u << i);
+            low += subgroupShuffleXor(low, 1u << i);
+            high += subgroupShuffleXor(high, 1u << i);
         }
         let subgroup = lane / SUBGROUP;
         if g > 0u {
@@ -307,8 +311,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var s = 0u; s < SUBGROUPS_AT_WORK; s++) {
             all_top = max(all_top, tops[s]);
         }
-        for (var turn = 0u; turn < HEAD_DIM; turn += WORKGROUP) {
-            let e = turn + lane;
+        for (var turn = 0u; turn < (HEAD_DIM + WORKGROUP - 1u) / WORKGROUP; turn++) {
+            let e = turn * WORKGROUP + lane;
             var value = 0.0;
             var all_total = 0.0;
             if e < HEAD_DIM {
@@ -328,7 +332,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let all_total = reduce_sum(select(0.0, total[g] * weight, lane % LANES == 0u), lane);
         sums[lane] = acc[g].low * weight;
         sums[WORKGROUP + lane] = acc[g].high * weight;
-        for (var step = KEYS / 2u; step > 0u; step /= 2u) {
+        for (var i = countTrailingZeros(KEYS); i > 0u; i--) {
+            let step = 1u << (i - 1u);
             workgroupBarrier();
             if side < step {
                 sums[lane] += sums[lane + step * LANES];

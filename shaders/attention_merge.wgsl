@@ -32,21 +32,36 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var h = 0u; h < HEADS; h++) {
         let head = r * params.heads + group.x * HEADS + h;
         let start = head * SPLITS * (PAIRS + 1u);
-        for (var i = lane; i < splits; i += WORKGROUP) {
+        for (var turn = 0u; turn < (SPLITS + WORKGROUP - 1u) / WORKGROUP; turn++) {
+            let i = turn * WORKGROUP + lane;
+            if i >= splits {
+                break;
+            }
             stats[i] = partial[start + i * (PAIRS + 1u) + PAIRS];
         }
         workgroupBarrier();
         var top = -3e38;
-        for (var i = 0u; i < splits; i++) {
+        for (var i = 0u; i < SPLITS; i++) {
+            if i >= splits {
+                break;
+            }
             top = max(top, stats[i].x);
         }
-        for (var i = lane; i < splits; i += WORKGROUP) {
+        for (var turn = 0u; turn < (SPLITS + WORKGROUP - 1u) / WORKGROUP; turn++) {
+            let i = turn * WORKGROUP + lane;
+            if i >= splits {
+                break;
+            }
             weights[i] = exp2(stats[i].x - top);
         }
         workgroupBarrier();
         if way < WAYS {
             var sum = vec2<f32>(0.0);
-            for (var i = way; i < splits; i += WAYS) {
+            for (var turn = 0u; turn < (SPLITS + WAYS - 1u) / WAYS; turn++) {
+                let i = turn * WAYS + way;
+                if i >= splits {
+                    break;
+                }
                 sum += weights[i] * partial[start + i * (PAIRS + 1u) + pair];
             }
             sums[way * PAIRS + pair] = sum;
@@ -54,7 +69,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         workgroupBarrier();
         if lane < PAIRS {
             var total = 0.0;
-            for (var i = 0u; i < splits; i++) {
+            for (var i = 0u; i < SPLITS; i++) {
+                if i >= splits {
+                    break;
+                }
                 total += weights[i] * stats[i].y;
             }
             var sum = sums[pair];
@@ -75,7 +93,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         put_block(to / 8u + lane, values);
     }
 #else
-    for (var i = lane; i < HEADS * HEAD_DIM / 4u; i += WORKGROUP) {
+    for (var turn = 0u; turn < (HEADS * HEAD_DIM / 4u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let i = turn * WORKGROUP + lane;
+        if (HEADS * HEAD_DIM / 4u) % WORKGROUP != 0u && i >= HEADS * HEAD_DIM / 4u {
+            break;
+        }
         put_vector(to + i, vec4<f32>(merged[2u * i], merged[2u * i + 1u]));
     }
 #endif

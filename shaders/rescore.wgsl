@@ -22,7 +22,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let row = pairs[at].y - params.first_id;
     let inside = min(row, params.rows - 1u);
     var sum = 0.0;
-    for (var block = lane; block < K / 32u; block += WORKGROUP) {
+    for (var turn = 0u; turn < (K / 32u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let block = turn * WORKGROUP + lane;
+        if (K / 32u) % WORKGROUP != 0u && block >= K / 32u {
+            break;
+        }
         let weights = weights_block(inside * ROW_VEC4, block);
         for (var i = 0u; i < 8u; i++) {
             sum += dot(weights[i], x[group.y * (K / 4u) + 8u * block + i]);

@@ -22,13 +22,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     let start = row * (K / 4u);
     var sum = 0.0;
-    for (var i = lane; i < K / 4u; i += WORKGROUP) {
+    for (var turn = 0u; turn < (K / 4u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let i = turn * WORKGROUP + lane;
+        if (K / 4u) % WORKGROUP != 0u && i >= K / 4u {
+            break;
+        }
         let v = x[start + i];
         sum += dot(v, v);
     }
     let scale = inverseSqrt(reduce_sum(sum, lane) / f32(K) + params.eps);
 #ifdef DOT4
-    for (var block = lane; block < K / 32u; block += WORKGROUP) {
+    for (var turn = 0u; turn < (K / 32u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let block = turn * WORKGROUP + lane;
+        if (K / 32u) % WORKGROUP != 0u && block >= K / 32u {
+            break;
+        }
         var values: array<vec4<f32>, 8>;
         for (var i = 0u; i < 8u; i++) {
             values[i] = x[start + 8u * block + i] * scale * weight[8u * block + i];
@@ -36,7 +44,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         put_block(row * (K / 32u) + block, values);
     }
 #else
-    for (var i = lane; i < K / 4u; i += WORKGROUP) {
+    for (var turn = 0u; turn < (K / 4u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let i = turn * WORKGROUP + lane;
+        if (K / 4u) % WORKGROUP != 0u && i >= K / 4u {
+            break;
+        }
         put_vector(start + i, x[start + i] * scale * weight[i]);
     }
 #endif

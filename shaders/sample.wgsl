@@ -53,7 +53,8 @@ fn random(input: vec3<u32>) -> u32 {
 fn sum_floats(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
     sums[lane] = value;
-    for (var step = WORKGROUP / 2u; step > 0u; step /= 2u) {
+    for (var i = countTrailingZeros(WORKGROUP); i > 0u; i--) {
+        let step = 1u << (i - 1u);
         workgroupBarrier();
         if lane < step {
             sums[lane] += sums[lane + step];
@@ -75,11 +76,19 @@ fn select_key(start: u32, floor: u32, initial_target: u32, largest: f32, total: 
     for (var turn = 0u; turn < 4u; turn++) {
         let shift = 24u - 8u * turn;
         workgroupBarrier();
-        for (var i = lane; i < 256u; i += WORKGROUP) {
+        for (var round = 0u; round < (256u + WORKGROUP - 1u) / WORKGROUP; round++) {
+            let i = round * WORKGROUP + lane;
+            if 256u % WORKGROUP != 0u && i >= 256u {
+                break;
+            }
             atomicStore(&bins[i], 0u);
         }
         workgroupBarrier();
-        for (var token = lane; token < VOCAB; token += WORKGROUP) {
+        for (var round = 0u; round < (VOCAB + WORKGROUP - 1u) / WORKGROUP; round++) {
+            let token = round * WORKGROUP + lane;
+            if VOCAB % WORKGROUP != 0u && token >= VOCAB {
+                break;
+            }
             let logit = logits[start + token];
             let key = key_of(logit);
             if key >= floor && (turn == 0u || (key >> (shift + 8u)) == prefix) {
@@ -149,7 +158,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     // The largest logit, at its lowest token.
     var value = -3.4e38;
     var at = 0u;
-    for (var first = lane; first < VOCAB; first += LOADS * WORKGROUP) {
+    for (var round = 0u; round < (VOCAB + LOADS * WORKGROUP - 1u) / (LOADS * WORKGROUP); round++) {
+        let first = round * (LOADS * WORKGROUP) + lane;
         // All on their way before the first is looked at; those past the end are the last one again.
         var loaded: array<f32, LOADS>;
         for (var i = 0u; i < LOADS; i++) {
@@ -164,7 +174,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     best_value[lane] = value;
     best_token[lane] = at;
-    for (var step = WORKGROUP / 2u; step > 0u; step /= 2u) {
+    for (var i = countTrailingZeros(WORKGROUP); i > 0u; i--) {
+        let step = 1u << (i - 1u);
         workgroupBarrier();
         if lane < step {
             let other = best_value[lane + step];
@@ -185,7 +196,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
         if top_p < 1.0 {
             var part = 0.0;
-            for (var token = lane; token < VOCAB; token += WORKGROUP) {
+            for (var round = 0u; round < (VOCAB + WORKGROUP - 1u) / WORKGROUP; round++) {
+                let token = round * WORKGROUP + lane;
+                if VOCAB % WORKGROUP != 0u && token >= VOCAB {
+                    break;
+                }
                 let logit = logits[start + token];
                 if key_of(logit) >= floor {
                     part += exp(logit - largest);
@@ -203,7 +218,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
         let inverse = 1.0 / temperature;
         var part = 0.0;
-        for (var token = lane; token < VOCAB; token += WORKGROUP) {
+        for (var round = 0u; round < (VOCAB + WORKGROUP - 1u) / WORKGROUP; round++) {
+            let token = round * WORKGROUP + lane;
+            if VOCAB % WORKGROUP != 0u && token >= VOCAB {
+                break;
+            }
             let logit = logits[start + token];
             if key_of(logit) >= floor {
                 part += exp((logit - largest) * inverse);

@@ -27,8 +27,8 @@ var<workgroup> scores: array<f32, ROWS>;
 fn lanes_sum(value: f32) -> f32 {
     var sum = value;
 #ifdef SUBGROUPS
-    for (var distance = 1u; distance < LANES; distance *= 2u) {
-        sum += subgroupShuffleXor(sum, distance);
+    for (var i = 0u; i < countTrailingZeros(LANES); i++) {
+        sum += subgroupShuffleXor(sum, 1u << i);
     }
 #endif
     return sum;
@@ -40,14 +40,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let query = group.y * (K / 4u);
     // An invocation has a block of the query in registers and reads that block of its rows; one round where there are
     // LANES blocks or fewer.
-    for (var round = 0u; round < BLOCKS; round += LANES) {
-        let block = round + lane % LANES;
+    for (var round = 0u; round < (BLOCKS + LANES - 1u) / LANES; round++) {
+        let block = round * LANES + lane % LANES;
         let has = block < BLOCKS;
         var values: array<vec4<f32>, 8>;
         for (var i = 0u; i < 8u; i++) {
             values[i] = x[query + 8u * min(block, BLOCKS - 1u) + i];
         }
-        for (var pass_row = 0u; pass_row < ROWS; pass_row += AT_ONCE) {
+        for (var sweep = 0u; sweep < (ROWS + AT_ONCE - 1u) / AT_ONCE; sweep++) {
+            let pass_row = sweep * AT_ONCE;
             // Neighbouring invocations read a row, and the rows of a pass are neighbours.
             let own = pass_row + lane / LANES;
             var loaded: array<Raw, TILE>;

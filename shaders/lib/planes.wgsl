@@ -2,11 +2,11 @@
 // count what the name says.
 
 fn row_word(row: u32, word: u32) -> u32 {
-    return w[row + (word >> 2u)][word & 3u];
+    return w[row + (word >> 2u)][word % 4u];
 }
 
 fn row_half(row: u32, half: u32) -> f32 {
-    return unpack2x16float(row_word(row, half >> 1u))[half & 1u];
+    return unpack2x16float(row_word(row, half >> 1u))[half % 2u];
 }
 
 // Four bytes as floats. A byte below the exponent of 1024 is the f16 1024 + byte: two are converted at once, where integers

@@ -70,7 +70,8 @@ fn reduce_sum(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
     reduce_partial[lane] = value;
     workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+    for (var i = countTrailingZeros(WORKGROUP); i > 0u; i--) {
+        let half = 1u << (i - 1u);
         if (lane < half) {
             reduce_partial[lane] += reduce_partial[lane + half];
         }
@@ -84,7 +85,8 @@ fn reduce_max(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
     reduce_partial[lane] = value;
     workgroupBarrier();
-    for (var half = WORKGROUP / 2u; half > 0u; half /= 2u) {
+    for (var i = countTrailingZeros(WORKGROUP); i > 0u; i--) {
+        let half = 1u << (i - 1u);
         if (lane < half) {
             reduce_partial[lane] = max(reduce_partial[lane], reduce_partial[lane + half]);
         }

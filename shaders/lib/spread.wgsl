@@ -2,16 +2,16 @@
 
 fn spread_sum(value: f32) -> f32 {
     var sum = value;
-    for (var step = 1u; step < 32u; step *= 2u) {
-        sum += subgroupShuffleXor(sum, step);
+    for (var i = 0u; i < 5u; i++) {
+        sum += subgroupShuffleXor(sum, 1u << i);
     }
     return sum;
 }
 
 fn spread_max(value: f32) -> f32 {
     var largest = value;
-    for (var step = 1u; step < 32u; step *= 2u) {
-        largest = max(largest, subgroupShuffleXor(largest, step));
+    for (var i = 0u; i < 5u; i++) {
+        largest = max(largest, subgroupShuffleXor(largest, 1u << i));
     }
     return largest;
 }

@@ -73,6 +73,38 @@ fn params_and_bindings_agree_with_the_wgsl() {
     });
 }
 
+/// Browsers add a counter of 64 bits, and with it an exit that keeps a loop from being unrolled, to every loop of which their
+/// compiler does not see that it ends; it sees that of loops that count by one to a constant.
+#[test]
+fn loops_count_by_one_in_browsers() {
+    // Over what only the device knows.
+    let others = [
+        "loop {",
+        "for (var key = 0u; key <= last; key += KEYS) {",
+        "for (var key = begin; key < end; key += KEYS) {",
+        "for (var i = id.x + id.y * groups.x * WORKGROUP; i < params.count; i += stride) {",
+        "for (var i = id.x + id.y * groups.x * WORKGROUP; i < params.rows * params.row_words; i += stride) {",
+        "for (var base = 0u; base < place.count; base += place.size) {",
+        "for (var r = group.y; r < params.rows; r += groups.y) {",
+        "for (var i = lane; i < window; i += WORKGROUP) {",
+        "while owner + 1u < WORKGROUP && drawn >= counts[owner] {",
+        "for (var width = 2u; width <= size; width *= 2u) {",
+        "for (var step = width / 2u; step > 0u; step /= 2u) {",
+        "for (var i = lane; i < size / 2u; i += WORKGROUP) {",
+    ];
+    let mut odd = std::collections::BTreeSet::new();
+    each_source(|case, profile, source| {
+        for line in source.lines().map(str::trim).filter(|_| profile.backend == Backend::Browser) {
+            let counts = line.ends_with("++) {") || line.ends_with("--) {");
+            let loops = line.starts_with("for (") || line.starts_with("while ") || line == "loop {";
+            if loops && !counts && !others.contains(&line) {
+                odd.insert(format!("{}: {line}", case.kernel.name()));
+            }
+        }
+    });
+    assert!(odd.is_empty(), "{odd:#?}");
+}
+
 fn all_pass(clip: Option<&str>) {
     let context = context(clip);
     let mut failures = Vec::new();

@@ -16,7 +16,11 @@ fn put_element(r: u32, head: u32, split: u32, e: u32, value: f32, top: f32, tota
 #else
 fn put(r: u32, head: u32, g: u32, split: u32, top: f32, total: f32, lane: u32) {
     let to = ((r * params.heads + head + g) * params.splits + split) * (HEAD_DIM / 2u + 1u);
-    for (var c = lane; c < HEAD_DIM / 4u; c += WORKGROUP) {
+    for (var turn = 0u; turn < (HEAD_DIM / 4u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let c = turn * WORKGROUP + lane;
+        if (HEAD_DIM / 4u) % WORKGROUP != 0u && c >= HEAD_DIM / 4u {
+            break;
+        }
         let sum = sum_at(c);
         partial[to + 2u * c] = sum.xy;
         partial[to + 2u * c + 1u] = sum.zw;

@@ -13,7 +13,11 @@ var<workgroup> attended: array<vec4<f32>, QUERIES * HEAD_DIM / 4u>;
 
 fn put(r: u32, head: u32, g: u32, split: u32, top: f32, total: f32, lane: u32) {
     let inverse = select(0.0, 1.0 / total, total > 0.0);
-    for (var c = lane; c < HEAD_DIM / 4u; c += WORKGROUP) {
+    for (var turn = 0u; turn < (HEAD_DIM / 4u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let c = turn * WORKGROUP + lane;
+        if (HEAD_DIM / 4u) % WORKGROUP != 0u && c >= HEAD_DIM / 4u {
+            break;
+        }
         attended[g * (HEAD_DIM / 4u) + c] = sum_at(c) * inverse;
     }
 }

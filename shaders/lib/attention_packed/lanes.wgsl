@@ -79,7 +79,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         score[1] = vec4<f32>(0.0);
         for (var step = 0u; step < K_STEPS; step++) {
             workgroupBarrier();
-            for (var i = lane; i < QUERIES * 8u; i += WORKGROUP) {
+            for (var turn = 0u; turn < (QUERIES * 8u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+                let i = turn * WORKGROUP + lane;
+                if (QUERIES * 8u) % WORKGROUP != 0u && i >= QUERIES * 8u {
+                    break;
+                }
                 let element = 8u * step + i % 8u;
                 let query = first + i / 8u;
                 var value = vec4<f32>(0.0);
@@ -130,7 +134,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         left[(tx + 16u) * 16u + ty] = narrow(p1);
         for (var c = 0u; c < V_STEPS; c++) {
             workgroupBarrier();
-            for (var i = lane; i < KEYS * 16u; i += WORKGROUP) {
+            for (var turn = 0u; turn < (KEYS * 16u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+                let i = turn * WORKGROUP + lane;
+                if (KEYS * 16u) % WORKGROUP != 0u && i >= KEYS * 16u {
+                    break;
+                }
                 let element = 16u * c + i % 16u;
                 let source = min(key + i / 16u, end - 1u);
                 var value = vec4<f32>(0.0);

@@ -113,7 +113,11 @@ fn select_best(held: ptr<function, Held>, lane: u32) {
     sort(WORKGROUP, lane);
     let bound = vec2<u32>(keys[TOP - 1u], ids[TOP - 1u]);
     workgroupBarrier();
-    for (var i = lane; i < SORTED; i += WORKGROUP) {
+    for (var turn = 0u; turn < (SORTED + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let i = turn * WORKGROUP + lane;
+        if SORTED % WORKGROUP != 0u && i >= SORTED {
+            break;
+        }
         keys[i] = NONE.x;
         ids[i] = NONE.y;
     }
