@@ -9,7 +9,7 @@ struct Params {
     eps: f32,
 }
 
-@group(0) @binding(INPUTS + 1u) var<storage, read_write> y: array<f32>; // y[COLUMNS, y_stride]
+@group(0) @binding(BEHIND_SQUARES) var<storage, read_write> y: array<f32>; // y[COLUMNS, y_stride]
 @group(0) @binding(15) var<uniform> params: Params;
 
 #ifdef COOP_MATRIX

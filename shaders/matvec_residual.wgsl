@@ -10,11 +10,11 @@ struct Params {
 
 @group(0) @binding(INPUTS) var<storage, read> norm: array<vec4<f32>>; // norm[N / 4]
 @group(0) @binding(INPUTS + 1u) var<storage, read_write> residual: array<f32>; // residual[COLUMNS, N]
-@group(0) @binding(INPUTS + 2u) var<storage, read_write> squares: array<f32>; // squares[COLUMNS, N / 32]
 @group(0) @binding(15) var<uniform> params: Params;
 
-const OUTPUT: u32 = INPUTS + 3u;
+const OUTPUT: u32 = INPUTS + 2u;
 #import output
+#import put_squares
 
 #ifndef COOP_MATRIX
 const BLOCK_PITCH: u32 = 33u; // columns begin in different banks
@@ -54,7 +54,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 #ifdef COOP_MATRIX
     products(32u * own, 32u * own + 16u, ROWS - 1u, lane);
 #else
-    for (var turn = 0u; turn < 32u; turn += SIDE_BY_SIDE) {
+    for (var round = 0u; round < (32u + SIDE_BY_SIDE - 1u) / SIDE_BY_SIDE; round++) {
+        let turn = round * SIDE_BY_SIDE;
         let n = turn + lane / LANES * TILE;
         var rows: array<u32, TILE>;
         for (var t = 0u; t < TILE; t++) {
@@ -84,13 +85,17 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         if counts {
             residual[32u * index + lane % 32u] = value;
         }
-        if counts && lane % 32u == 0u {
-            squares[index] = sum;
-        }
         put_spread(index, lane % 32u, value * weight, counts);
+        if counts && lane % 32u == 0u {
+            put_squares(index, sum);
+        }
     }
 #else
-    for (var i = lane; i < 32u * COLUMNS; i += WORKGROUP) {
+    for (var turn = 0u; turn < (32u * COLUMNS + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let i = turn * WORKGROUP + lane;
+        if (32u * COLUMNS) % WORKGROUP != 0u && i >= 32u * COLUMNS {
+            break;
+        }
         let at = (i / 32u * params.blocks + to) * 32u + i % 32u;
         let part = BLOCK_PITCH * (i / 32u) + i % 32u;
         let value = residual[at] + parts[part];
@@ -108,8 +113,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             values[i] = value * norm[8u * to + i];
         }
         let index = lane * params.blocks + to;
-        squares[index] = sum;
         put_block(index, values);
+        put_squares(index, sum);
     }
 #endif
 }

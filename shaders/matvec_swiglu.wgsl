@@ -10,7 +10,7 @@ struct Params {
 
 @group(0) @binding(15) var<uniform> params: Params;
 
-const OUTPUT: u32 = INPUTS + 1u;
+const OUTPUT: u32 = BEHIND_SQUARES;
 #import output
 
 #ifndef COOP_MATRIX
@@ -47,7 +47,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if own >= ROWS / 64u {
         return;
     }
-    for (var turn = 0u; turn < 32u; turn += SIDE_BY_SIDE) {
+    for (var round = 0u; round < (32u + SIDE_BY_SIDE - 1u) / SIDE_BY_SIDE; round++) {
+        let turn = round * SIDE_BY_SIDE;
         let n = turn + lane / LANES * (TILE / 2u);
         var rows: array<u32, TILE>;
         for (var t = 0u; t < TILE / 2u; t++) {
@@ -70,7 +71,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     workgroupBarrier();
 #ifdef SPREAD
-    for (var turn = 0u; turn < 32u * COLUMNS; turn += WORKGROUP) {
+    for (var round = 0u; round < (32u * COLUMNS + WORKGROUP - 1u) / WORKGROUP; round++) {
+        let turn = round * WORKGROUP;
         let c = (lane + turn) / 32u;
         let value = parts[BLOCK_PITCH * min(c, COLUMNS - 1u) + lane % 32u];
         put_spread(c * params.blocks + own, lane % 32u, value, c < COLUMNS);

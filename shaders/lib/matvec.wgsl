@@ -7,9 +7,9 @@
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
 #ifdef DOT4
-@group(0) @binding(1) var<storage, read> q: array<vec4<u32>>; // q[COLUMNS, K / 16]
-@group(0) @binding(2) var<storage, read> s: array<vec2<f32>>; // s[COLUMNS, K / 32]
-const INPUTS: u32 = 3u; // the next binding
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>, 3u * X_BLOCKS>; // x[3, COLUMNS, K / 32]: see q8
+const INPUTS: u32 = 2u; // the next binding
+const X_BLOCKS: u32 = COLUMNS * (K / 32u);
 #else
 #ifdef TILES
 @group(0) @binding(1) var<storage, read> x: array<vec2<u32>>; // x[K / 16, TILE_M, 4]
@@ -35,7 +35,7 @@ fn x_load(c: u32, i: u32) -> vec4<f32> {
 #endif
 
 #ifndef SUBGROUPS
-var<workgroup> partial: array<f32, WORKGROUP>;
+var<workgroup> partial: array<vec4<f32>, WORKGROUP / 4u>;
 #endif
 
 // The sum over the LANES invocations that share rows; every invocation of the workgroup takes part.
@@ -45,21 +45,20 @@ fn lanes_sum(value: f32, lane: u32) -> f32 {
         return subgroupAdd(value);
     }
     var sum = value;
-    for (var step = 1u; step < LANES; step *= 2u) {
-        sum += subgroupShuffleXor(sum, step);
+    for (var i = 0u; i < countTrailingZeros(LANES); i++) {
+        sum += subgroupShuffleXor(sum, 1u << i);
     }
     return sum;
 #else
+    // Each adds all of them: LANES / 4 reads of what neighbours read too cost less than a barrier for each halving.
     workgroupBarrier();
-    partial[lane] = value;
-    for (var step = LANES / 2u; step > 0u; step /= 2u) {
-        workgroupBarrier();
-        if lane % LANES < step {
-            partial[lane] += partial[lane + step];
-        }
+    partial[lane / 4u][lane % 4u] = value;
+    workgroupBarrier();
+    var sum = vec4<f32>(0.0);
+    for (var i = 0u; i < LANES / 4u; i++) {
+        sum += partial[lane / LANES * (LANES / 4u) + i];
     }
-    workgroupBarrier();
-    return partial[lane - lane % LANES];
+    return sum.x + sum.y + sum.z + sum.w;
 #endif
 }
 
@@ -77,19 +76,23 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
     var at_row = rows;
     var sums: Tile;
 #ifdef DOT4
-    for (var block = lane % LANES; block < K / 32u; block += LANES) {
+    for (var turn = 0u; turn < (K / 32u + LANES - 1u) / LANES; turn++) {
+        let block = turn * LANES + lane % LANES;
+        if (K / 32u) % LANES != 0u && block >= K / 32u {
+            break;
+        }
         for (var t = 0u; t < TILE; t++) {
             let groups_of_4 = weights_groups(at_row[t] * ROW_VEC4, block);
             for (var c = 0u; c < COLUMNS; c++) {
-                let at = c * (K / 16u) + 2u * block;
-                let low = q[at];
-                let high = q[at + 1u];
+                let at = c * (K / 32u) + block;
+                let low = x[at];
+                let high = x[X_BLOCKS + at];
                 var sum = vec2<i32>(0);
                 for (var g = 0u; g < 4u; g++) {
                     sum.x += dot4I8Packed(groups_of_4.q[g], low[g]);
                     sum.y += dot4I8Packed(groups_of_4.q[g + 4u], high[g]);
                 }
-                let scale = s[c * (K / 32u) + block];
+                let scale = bitcast<vec2<f32>>(x[2u * X_BLOCKS + at].xy);
                 var product = groups_of_4.scale.x * f32(sum.x + sum.y);
                 if SCALES == 2u {
                     product = dot(groups_of_4.scale, vec2<f32>(sum));
@@ -100,7 +103,11 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
     }
 #else
 #ifdef TILES
-    for (var block = lane % LANES; block < K / 32u; block += LANES) {
+    for (var turn = 0u; turn < (K / 32u + LANES - 1u) / LANES; turn++) {
+        let block = turn * LANES + lane % LANES;
+        if (K / 32u) % LANES != 0u && block >= K / 32u {
+            break;
+        }
         for (var t = 0u; t < TILE; t++) {
             let values = weights_block(at_row[t] * ROW_VEC4, block);
             for (var c = 0u; c < COLUMNS; c++) {
@@ -113,7 +120,8 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
         }
     }
 #else
-    for (var first = lane % LANES; first < K / UNIT; first += AHEAD * LANES) {
+    for (var turn = 0u; turn < (K / UNIT + AHEAD * LANES - 1u) / (AHEAD * LANES); turn++) {
+        let first = turn * (AHEAD * LANES) + lane % LANES;
         var loaded: array<array<Unit, TILE>, AHEAD>;
         for (var u = 0u; u < AHEAD; u++) {
             for (var t = 0u; t < TILE; t++) {

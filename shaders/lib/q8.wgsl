@@ -1,5 +1,9 @@
 // Activations as signed bytes for integer dot products: 32 values share a scale; scale * Σq goes with them, since a
 // weight's minimum is multiplied by the activations' sum.
+//
+// They lie in three planes of 16 bytes a block, [3, M, K / 32]: bytes 0 to 15; bytes 16 to 31; scale, scale * Σq, the sum of
+// the squares of what the norm behind these values is still to divide by, where there is one, and 0. Neighbours read
+// neighbouring blocks of a plane, and all of it is one binding: what a browser's dispatch costs grows with their number.
 
 struct Q8 {
     q: array<u32, 8>,

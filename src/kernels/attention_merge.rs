@@ -90,7 +90,7 @@ impl Kernel for AttentionMerge {
 
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = vec![read(&self.rows), read(&self.partial)];
-        bindings.extend(self.y.bindings(true));
+        bindings.push(self.y.binding(true));
         bindings
     }
 

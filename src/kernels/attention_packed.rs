@@ -142,7 +142,7 @@ impl Kernel for AttentionPacked {
 
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = vec![read(&self.rows), read(&self.qkv)];
-        bindings.extend(self.y.bindings(true));
+        bindings.push(self.y.binding(true));
         bindings
     }
 

@@ -5,10 +5,10 @@ use super::attention::{Attention, Shape};
 use super::attention_decode::{shapes, tolerance};
 use super::cache::PAGE;
 use super::host::Host;
-use super::kernel::{Binding, Kernel, Params};
+use super::kernel::{Binding, Kernel, Params, expect};
 use super::matmul::{cooperative, matrices};
-use super::q8::Activations;
-use super::rms_norm::f16_output;
+use super::q8::{Activations, BLOCK};
+use super::rms_norm::{f16_output, q8_output};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::error::Result;
 use crate::params;
@@ -75,7 +75,8 @@ impl Unit {
 impl AttentionPrefill {
     fn unit(&self, profile: &Profile) -> Unit {
         let head_dim = self.attention.heads.head_dim;
-        let usable = |_: &(u32, u32)| self.f16;
+        // What quantises blocks of results is written for lanes.
+        let usable = |_: &(u32, u32)| self.f16 && !self.y.is_q8();
         let Some((side, subgroup)) = cooperative(profile).filter(usable) else { return Unit::Lanes };
         let unit = Unit::Cooperative { side: side as usize, subgroup: subgroup as usize };
         let tiles = head_dim / side as usize;
@@ -97,6 +98,10 @@ impl Kernel for AttentionPrefill {
     fn check(&self) -> Result<()> {
         let a = &self.attention;
         a.check(self.name())?;
+        let head_dim = a.heads.head_dim;
+        expect(self.name(), !self.y.is_q8() || head_dim.is_multiple_of(BLOCK), || {
+            format!("y is quantised with heads of {head_dim}, expected a multiple of {BLOCK}")
+        })?;
         self.y.check(self.name(), "y", a.count(), a.heads.heads * a.heads.head_dim)
     }
 
@@ -107,6 +112,7 @@ impl Kernel for AttentionPrefill {
             .constant("PAGE", PAGE as u32)
             .trusted();
         let spec = self.y.output(spec);
+        let spec = if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec };
         let Unit::Cooperative { side, subgroup } = self.unit(profile) else { return spec };
         let [a, b, c] = matrices(side as u32);
         spec.flag(Flag::F16)
@@ -140,7 +146,7 @@ impl Kernel for AttentionPrefill {
 
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = self.attention.bindings();
-        bindings.extend(self.y.bindings(true));
+        bindings.push(self.y.binding(true));
         bindings
     }
 
@@ -194,7 +200,7 @@ pub fn cases() -> Vec<Case> {
             // A shard leaves other heads' outputs as they are.
             let y = builder.random(&[shape.rows.len(), shape.heads.heads * shape.heads.head_dim]);
             // Rounding a query to f16 moves a score of 10 by about 10 · 2^-12, and with it a weight by as much of itself.
-            builder.updated(&y, if f16 { Compare::Nmse(3e-6) } else { tolerance(shape) });
+            builder.updated(&y, Compare::Nmse(if f16 { 3e-6 } else { tolerance(shape) }));
             let name = format!("{}{}", shape.name(), if f16 { ", f16 allowed" } else { "" });
             let y = Activations::F32(y);
             cases.push(builder.case_at(name, AttentionPrefill { attention, y, f16 }, shape.context()));
@@ -205,6 +211,18 @@ pub fn cases() -> Vec<Case> {
     let y = f16_output(&mut builder, halves.rows.len(), halves.heads.heads * halves.heads.head_dim);
     let kernel = AttentionPrefill { attention, y, f16: false };
     cases.push(builder.case_at(format!("{} to f16", halves.name()), kernel, halves.context()));
+    let whole = |shape: &&Shape| {
+        let blocks = shape.heads.head_dim.is_multiple_of(BLOCK) && shape.shard.len() == shape.heads.kv_heads;
+        blocks && shape.magnitude == 1.0
+    };
+    for (index, shape) in shapes.iter().filter(whole).enumerate() {
+        let mut builder = CaseBuilder::new(400 + index as u64);
+        let attention = shape.build(&mut builder);
+        let (rows, cols) = (shape.rows.len(), shape.heads.heads * shape.heads.head_dim);
+        let y = q8_output(&mut builder, rows, cols, tolerance(shape));
+        let kernel = AttentionPrefill { attention, y, f16: false };
+        cases.push(builder.case_at(format!("{} to q8", shape.name()), kernel, shape.context()));
+    }
     cases
 }
 

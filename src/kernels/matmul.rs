@@ -2,7 +2,8 @@
 //! `matvec` takes.
 //!
 //! A workgroup computes a tile of the result. Tiles of `x` and of the dequantised `w` go through workgroup memory, as f32,
-//! as f16, or as f16 for cooperative matrices. Sums are f32 everywhere.
+//! as f16, as f16 for cooperative matrices, or, where `x` is quantised, both as bytes for integer dot products, as llama.cpp's
+//! `mul_mat_q`. Sums are f32 everywhere.
 
 mod bias;
 mod swiglu;
@@ -12,7 +13,7 @@ pub use swiglu::MatmulSwiglu;
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, linear_grid, read, write};
-use super::matvec;
+use super::matvec::{self, Input};
 use super::q8::{Activations, BLOCK};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
@@ -28,7 +29,7 @@ use crate::tensor::Tensor;
 pub struct Matmul {
     /// `w[N, K]`, K padded as [`layout::padded_cols`] says; any weight format. With f16 tiles its values are taken as f16.
     pub w: Tensor,
-    /// `x[M, K]`, not quantised, K a multiple of 8. With f16 tiles floats are rounded to f16 and limited to ±65504.
+    /// `x[M, K]`, K a multiple of 8, quantised only where `w` is. With f16 tiles floats are rounded to f16 and limited to ±65504.
     pub x: Activations,
     /// `y[M, stride]`, F32, or F16 of a multiple of 32 columns on a device that has f16.
     pub y: Tensor,
@@ -49,6 +50,8 @@ enum Unit {
     F32,
     /// Ordinary arithmetic in f32 on tiles of f16.
     F16,
+    /// Integer dot products of bytes.
+    Bytes,
     /// Matrices of `side` × `side` × `side`, held by subgroups of a fixed size.
     Cooperative { side: u32, subgroup: u32 },
 }
@@ -83,12 +86,25 @@ const ENOUGH_FOR_READING: usize = 192;
 
 impl Shape {
     /// The shape for a product of `m` by `n`.
-    fn choose(profile: &Profile, m: usize, n: usize) -> Self {
-        let candidates = Self::candidates(profile, m);
+    fn choose(profile: &Profile, m: usize, n: usize, bytes: bool) -> Self {
+        let candidates = if bytes { Self::of_bytes(profile, m) } else { Self::candidates(profile, m) };
         let enough = if m <= 32 { ENOUGH_FOR_READING } else { ENOUGH_FOR_ARITHMETIC };
         let found = candidates.iter().find(|shape| shape.tiles(m, n).1 >= enough);
         // The baseline's 16 KiB hold the last candidate of every list.
         found.or(candidates.last()).copied().unwrap_or_else(|| Self::lanes(Unit::F32, [16, 64, 32]))
+    }
+
+    /// The shapes for bytes that fit the profile and the number of rows, the widest first: where they fit, an invocation unpacks
+    /// a sub-block of `w` a round.
+    fn of_bytes(profile: &Profile, m: usize) -> Vec<Self> {
+        let tiles: &[[u32; 3]] = match m {
+            0..=16 => &[[16, 64, 128]],
+            17..=32 => &[[32, 64, 128]],
+            33..=64 => &[[64, 64, 128], [64, 64, 64]],
+            _ => &[[128, 128, 64], [128, 128, 32], [64, 64, 128], [64, 64, 64]],
+        };
+        let fits = |shape: &Self| shape.fits(&profile.limits);
+        tiles.iter().map(|&tile| Self::lanes(Unit::Bytes, tile)).filter(fits).collect()
     }
 
     /// The shapes that fit the profile and the number of rows, the widest first.
@@ -155,6 +171,8 @@ impl Shape {
         match self.unit {
             Unit::F32 => (m + n) * k * 4,
             Unit::F16 => (m + n) * k * 2,
+            // Of each 32 their bytes and two floats.
+            Unit::Bytes => (m + n) * (k / 32) * 40,
             Unit::Cooperative { side, subgroup } => (m + n) * (k + 8) * 2 + self.workgroup / subgroup * side * side * 4,
         }
     }
@@ -162,7 +180,7 @@ impl Shape {
 
 /// Side of the cooperative matrices to use and size of the subgroups that hold them. Not on Metal: naga 30 loads them
 /// from arrays of scalars only there, and storing tiles one half at a time costs what the matrices gain.
-pub(super) fn cooperative(profile: &Profile) -> Option<(u32, u32)> {
+pub(crate) fn cooperative(profile: &Profile) -> Option<(u32, u32)> {
     let has = |side: u32| {
         let wanted = CooperativeMatrix { m: side, n: side, k: side, ab: Element::F16, acc: Element::F32 };
         profile.cooperative_matrices.contains(&wanted)
@@ -197,7 +215,7 @@ impl Matmul {
     }
 
     fn shape(&self, profile: &Profile) -> Shape {
-        Shape::choose(profile, self.x.dims().0, self.w.rows())
+        Shape::choose(profile, self.x.dims().0, self.w.rows(), self.x.is_q8())
     }
 }
 
@@ -210,8 +228,11 @@ impl Kernel for Matmul {
         let (m, cols) = self.x.dims();
         let padded = layout::padded_cols(self.w.dtype(), cols);
         let halves = self.y.dtype() == DType::F16;
-        expect("matmul", !self.x.is_q8() && (halves || self.y.dtype() == DType::F32), || {
-            format!("x is quantised or y {}, expected floats and F32 or F16", self.y.dtype())
+        expect("matmul", halves || self.y.dtype() == DType::F32, || {
+            format!("y is {}, expected F32 or F16", self.y.dtype())
+        })?;
+        expect("matmul", self.w.dtype().is_quantized() || !self.x.is_q8(), || {
+            format!("quantised x with a weight of {}, expected a quantised one", self.w.dtype())
         })?;
         expect("matmul", !halves || !self.accumulate && self.y.cols().is_multiple_of(BLOCK), || {
             format!("y is F16 of {} columns, expected a multiple of {BLOCK} and sums that are not added", self.y.cols())
@@ -253,7 +274,7 @@ impl Kernel for Matmul {
 
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = vec![read(&self.w)];
-        bindings.extend(self.x.bindings(false));
+        bindings.push(self.x.binding(false));
         bindings.push(write(&self.y));
         bindings
     }
@@ -276,13 +297,21 @@ impl Matmul {
             .constant("TILE_K", tile_k)
             .slot("weights", format!("weights/{}", self.w.dtype()))
             .slot("finish", "matmul/finish/none")
-            .slot("x", if matches!(self.x, Activations::F16(_)) { "matmul/x_f16" } else { "matmul/x_f32" })
+            .slot(
+                "x",
+                match self.x {
+                    Activations::F16(_) => "matmul/x_f16",
+                    Activations::Q8(_) => "matmul/x_q8",
+                    _ => "matmul/x_f32",
+                },
+            )
             .trusted();
         if self.y.dtype() == DType::F16 {
             spec = spec.flag(Flag::F16).flag(Flag::HALVES);
         }
         spec = match shape.unit {
             Unit::F32 => return spec.constant("COLS", shape.cols()).alias("Vec4", "vec4<f32>"),
+            Unit::Bytes => return spec.constant("COLS", shape.cols()).flag(Flag::DOT4),
             Unit::F16 => {
                 return spec.constant("COLS", shape.cols()).flag(Flag::F16).alias("Vec4", "vec4<f16>");
             }
@@ -358,6 +387,23 @@ pub fn cases() -> Vec<Case> {
     for (m, n) in narrow.into_iter().chain([(64, 12_300), (500, 3_085), (512, 3_072)]) {
         add(DType::F16, [m, n, 40], [20, 512].contains(&m), [0, 0]);
     }
+    // Exact sums of bytes: only the order of the f32 sums over blocks differs.
+    let mut add = |dtype: DType, [m, n, k]: [usize; 3], accumulate: bool, [y_offset, gap]: [usize; 2]| {
+        let mut builder = CaseBuilder::new((m * n * k) as u64 + 2);
+        let Ok(w) = builder.weight(dtype, n, k) else { return };
+        let x = matvec::case_input(&mut builder, m, k, Input::Q8, false).values;
+        let y = builder.random(&[m, y_offset + n + gap]);
+        builder.updated(&y, Compare::Nmse(1e-11));
+        let name = format!("{dtype} {m}x{n}x{k} q8{}", if accumulate { " +=" } else { "" });
+        cases.push(builder.case(name, Matmul { w, x, y, y_offset, accumulate }));
+    };
+    for dtype in DType::WEIGHTS.into_iter().filter(|dtype| dtype.is_quantized()) {
+        add(dtype, [17, 72, 256], dtype == DType::Q4_1, [3, 4]);
+    }
+    // Every height of tiles, blocks that are no whole rounds, and enough tiles for the widest.
+    for (m, n, k) in [(9, 70, 96), (33, 65, 160), (70, 130, 32), (512, 3_072, 64), (500, 3_085, 96)] {
+        add(DType::Q4_0, [m, n, k], m == 500, [0, n % 2]);
+    }
     cases.extend(bias::cases());
     cases.extend(swiglu::cases());
     cases
@@ -397,20 +443,24 @@ mod tests {
             ("m2-max", 512, 4096, Unit::F16, [128, 128, 64]),
             ("intel-igpu", 512, 256, Unit::F16, [64, 64, 32]),
             ("rdna", 20, 4096, Unit::F16, [32, 64, 32]),
+            ("gtx-1660", 512, 4096, Unit::Bytes, [128, 128, 64]),
+            ("rdna", 20, 4096, Unit::Bytes, [32, 64, 128]),
+            ("webgpu-baseline", 512, 4096, Unit::Bytes, [128, 128, 32]),
             ("webgpu-baseline", 512, 4096, Unit::F32, [64, 64, 32]),
             ("webgpu-baseline", 12, 4096, Unit::F32, [16, 64, 32]),
         ] {
-            let shape = Shape::choose(&Profile::by_name(name).unwrap(), m, n);
+            let shape = Shape::choose(&Profile::by_name(name).unwrap(), m, n, unit == Unit::Bytes);
             assert_eq!((shape.unit, shape.tile), (unit, tile), "{name} {m}x{n}");
         }
     }
 
     #[test]
     fn every_shape_divides_evenly_and_fits() {
-        for profile in Profile::stored().into_iter().chain([software(true), software(false)]) {
+        let profiles = Profile::stored().into_iter().chain([software(true), software(false)]);
+        for (profile, bytes) in profiles.flat_map(|profile| [(profile.clone(), false), (profile, true)]) {
             for m in [1, 9, 16, 17, 32, 33, 64, 65, 130, 512, 4096] {
                 for n in [1, 64, 4096, 22016, 128_256] {
-                    let shape = Shape::choose(&profile, m, n);
+                    let shape = Shape::choose(&profile, m, n, bytes);
                     let case = format!("{} {m}x{n} {shape:?}", profile.name);
                     let [tile_m, tile_n, tile_k] = shape.tile;
                     assert!(shape.workgroup_bytes() <= profile.limits.max_workgroup_bytes, "{case}");

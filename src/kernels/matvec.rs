@@ -86,23 +86,25 @@ impl Shape {
             let workgroup = SKINNY_SUBGROUPS.min(subgroups_a_workgroup) * subgroup;
             return Shape { workgroup, lanes: subgroup, tile: 1, subgroup: Some(subgroup), skinny: true };
         }
+        let limit = profile.limits.max_workgroup_invocations;
+        let subgroup = profile.fixed_subgroup().filter(|subgroup| (8..=64).contains(subgroup));
         let [groups, tile] = match (x.is_q8(), x.dims().0) {
             (true, 1..=2) | (false, 3..) => [1, 1],
             (true, _) => several,
-            // Where few rows are worked on at once, more subgroups with fewer rows have as many bytes under way.
-            (false, _) => [1, if rows <= BLOCK as u32 { 2 } else { 4 }],
+            // Where few rows are worked on at once, more subgroups with fewer rows have as many bytes under way; without
+            // subgroups, a turn more costs two barriers.
+            (false, _) => [1, if rows <= BLOCK as u32 && subgroup.is_some() { 2 } else { 4 }],
         };
-        let limit = profile.limits.max_workgroup_invocations;
-        match profile.fixed_subgroup() {
-            Some(subgroup) if (8..=64).contains(&subgroup) => {
-                let (mut workgroup, lanes) = (subgroups_a_workgroup * subgroup, subgroup / groups);
-                while workgroup > limit || workgroup / lanes * tile > rows {
-                    workgroup /= 2;
-                }
-                Shape { workgroup, lanes, tile, subgroup: Some(subgroup), skinny: false }
-            }
-            _ => Shape { workgroup: 64, lanes: 32, tile, subgroup: None, skinny: false },
+        // Without subgroups, 32 neighbours share rows by way of workgroup memory; more than 256 would wait long for each other.
+        let (width, lanes, limit) = match subgroup {
+            Some(subgroup) => (subgroup, subgroup / groups, limit),
+            None => (32, 32, limit.min(256)),
+        };
+        let mut workgroup = subgroups_a_workgroup * width;
+        while workgroup > limit || workgroup / lanes * tile > rows {
+            workgroup /= 2;
         }
+        Shape { workgroup, lanes, tile, subgroup, skinny: false }
     }
 
     /// Rows that a workgroup works on at once.
@@ -273,7 +275,7 @@ impl Input {
     pub fn output(self, builder: &mut CaseBuilder, rows: usize, cols: usize, nmse: f64) -> Activations {
         match self {
             Input::F32 => Activations::F32(builder.output(&[rows, cols], Compare::Nmse(nmse))),
-            Input::Q8 => super::rms_norm::q8_output(builder, rows, cols),
+            Input::Q8 => super::rms_norm::q8_output(builder, rows, cols, nmse),
             Input::Tiles => {
                 // Of exact values all but the last bit of a half; else rounding adds an NMSE of 2^-24 / 3 at most.
                 let exact = nmse < 1e-9;
@@ -299,17 +301,23 @@ pub(super) fn case_input(builder: &mut CaseBuilder, columns: usize, k: usize, in
         let values = builder.normals(shape.iter().product());
         Activations::Tiles(Tiles { x: builder.halves(&shape, &values), rows: columns })
     } else if input == Input::Q8 {
-        let (bytes, scales) = super::q8::pack(&builder.normals(columns * k));
-        let words: Vec<u32> = bytemuck::pod_collect_to_vec(&bytes);
-        let q = builder.words(&[columns, k / 4], &words);
-        Activations::Q8(Q8 { q, s: builder.floats(&[columns, k / 32, 2], &scales) })
+        let mut words = super::q8::pack(&builder.normals(columns * k));
+        if squares {
+            for about in words[8 * columns * k / 32..].chunks_exact_mut(4) {
+                about[2] = (8.0 * builder.normal().abs() + 1.0).to_bits();
+            }
+        }
+        Activations::Q8(Q8 { x: builder.words(&Q8::shape(columns, k), &words) })
     } else {
         Activations::F32(builder.random(&[columns, k]))
     };
     let squares = squares.then(|| {
-        let parts = k.div_ceil(32);
-        let sums: Vec<f32> = (0..columns * parts).map(|_| 8.0 * builder.normal().abs() + 1.0).collect();
-        Squares { sums: builder.floats(&[columns, parts], &sums), eps: 1e-5 }
+        let beside = (input != Input::Q8).then(|| {
+            let parts = k.div_ceil(32);
+            let sums: Vec<f32> = (0..columns * parts).map(|_| 8.0 * builder.normal().abs() + 1.0).collect();
+            builder.floats(&[columns, parts], &sums)
+        });
+        Squares { sums: beside, eps: 1e-5 }
     });
     Normed { values, squares }
 }

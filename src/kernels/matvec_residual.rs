@@ -5,7 +5,7 @@
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid, read, write};
 use super::matvec::{self, Input, Shape};
-use super::normed::Normed;
+use super::normed::{self, Normed};
 use super::q8::{Activations, BLOCK};
 use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
@@ -30,8 +30,8 @@ pub struct MatvecResidual {
     pub offset: usize,
     /// `y[C, D]`.
     pub y: Activations,
-    /// `squares[C, D / 32]`.
-    pub squares: Tensor,
+    /// `squares[C, D / 32]`; `None` where `y` is quantised, which has room for them.
+    pub squares: Option<Tensor>,
 }
 
 params! {
@@ -60,14 +60,18 @@ impl Kernel for MatvecResidual {
             let (rows, offset) = (self.w.rows(), self.offset);
             format!("{rows} rows from {offset} of {width}, expected multiples of {BLOCK} within it")
         })?;
-        expect_shape(kernel, "squares", self.squares.shape(), &[columns, width / BLOCK])?;
+        normed::check_sums(kernel, &self.y, self.squares.as_ref())?;
+        if let Some(squares) = &self.squares {
+            expect_shape(kernel, "squares", squares.shape(), &[columns, width / BLOCK])?;
+        }
         self.y.check(kernel, "y", columns, width)
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
         let spec = matvec::spec(self.name(), &self.w, &self.x, self.shape(profile), profile)
             .constant("ROWS", self.w.rows() as u32)
-            .constant("HEADROOM", u32::from(self.y.headroom()));
+            .constant("HEADROOM", u32::from(self.y.headroom()))
+            .slot("put_squares", if self.y.is_q8() { "put_squares/within" } else { "put_squares/beside" });
         self.y.output(spec)
     }
 
@@ -81,9 +85,8 @@ impl Kernel for MatvecResidual {
 
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = vec![read(&self.w)];
-        bindings.extend(self.x.bindings(false));
-        bindings.extend([read(&self.norm), write(&self.residual), write(&self.squares)]);
-        bindings.extend(self.y.bindings(true));
+        bindings.extend([self.x.binding(false), read(&self.norm), write(&self.residual), self.y.binding(true)]);
+        bindings.extend(self.squares.iter().map(write));
         bindings
     }
 
@@ -91,7 +94,8 @@ impl Kernel for MatvecResidual {
         let x = Normed::from(self.x.clone());
         matvec::reference(host, &self.w, &x, &self.residual, self.offset, true)?;
         let (residual, norm) = (host.floats(&self.residual)?, host.floats(&self.norm)?);
-        let (mut y, mut squares) = (self.y.values(host)?, host.floats(&self.squares)?);
+        let mut y = self.y.values(host)?;
+        let mut squares = normed::sums(host, &self.y, self.squares.as_ref())?;
         let width = norm.len();
         let headroom = f32::from(self.y.headroom());
         let residual: Vec<f32> = residual.iter().map(|value| value / headroom).collect();
@@ -101,8 +105,12 @@ impl Kernel for MatvecResidual {
         for (block, sum) in squares.iter_mut().enumerate().filter(|(b, _)| self.columns().contains(&(b * BLOCK % width))) {
             *sum = residual[block * BLOCK..][..BLOCK].iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() as f32;
         }
-        host.set(&self.squares, &squares)?;
-        self.y.set(host, &y)
+        self.y.set(host, &y)?;
+        match (&self.y, &self.squares) {
+            (Activations::Q8(q8), _) => q8.set_squares(host, &squares),
+            (_, Some(beside)) => host.set(beside, &squares),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -125,7 +133,8 @@ pub fn cases() -> Vec<Case> {
         let y = to.output(&mut builder, columns, n, from.nmse());
         // Squares double the relative error.
         builder.updated(&residual, Compare::Nmse(from.nmse()));
-        let squares = builder.output(&[columns, n / BLOCK], Compare::Nmse(10.0 * from.nmse()));
+        let squares =
+            (to != Input::Q8).then(|| builder.output(&[columns, n / BLOCK], Compare::Nmse(10.0 * from.nmse())));
         let name = format!("{dtype} {columns}x{n}x{k} {} to {}", from.name(), to.name());
         cases.push(builder.case(name, MatvecResidual { w, x, norm, residual, offset: 0, y, squares }));
     };
@@ -151,7 +160,7 @@ pub fn cases() -> Vec<Case> {
         let (y, squares) = (builder.random(&[2, 64]), builder.random(&[2, 2]));
         builder.updated(&y, Compare::Nmse(1e-11));
         builder.updated(&squares, Compare::Nmse(1e-10));
-        let y = Activations::F32(y);
+        let (y, squares) = (Activations::F32(y), Some(squares));
         cases.push(builder.case("second part", MatvecResidual { w, x, norm, residual, offset: 32, y, squares }));
     }
     cases
@@ -184,14 +193,14 @@ mod tests {
             residual: residual.clone(),
             offset: 0,
             y: y.clone(),
-            squares: squares.clone(),
+            squares: Some(squares.clone()),
         };
         kernel.check()?;
         let case = builder.case("large", kernel);
         let mut host = case.host();
         case.kernel.reference(&mut host)?;
 
-        let normed = Normed { squares: Some(Squares::of(&y, &squares, 1e-5)), values: y };
+        let normed = Normed { squares: Some(Squares::of(&y, Some(&squares), 1e-5)), values: y };
         let found: Vec<f32> = products(&host, &next, &normed)?.iter().map(|&v| v as f32).collect();
         let (residual, norm, next) = (host.floats(&residual)?, host.floats(&norm)?, host.floats(&next)?);
         let mut expected = Vec::new();

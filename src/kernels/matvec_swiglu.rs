@@ -81,7 +81,7 @@ impl Kernel for MatvecSwiglu {
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = vec![read(&self.w)];
         bindings.extend(self.x.bindings(&self.w));
-        bindings.extend(self.y.bindings(true));
+        bindings.push(self.y.binding(true));
         bindings
     }
 

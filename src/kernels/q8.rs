@@ -1,5 +1,5 @@
-//! Activations as signed bytes for integer dot products: the Rust twin of `shaders/lib/q8.wgsl`, and the pair of tensors
-//! that holds them.
+//! Activations as signed bytes for integer dot products: the Rust twin of `shaders/lib/q8.wgsl`, and the tensor that
+//! holds them.
 
 use super::host::Host;
 use super::kernel::{Binding, expect_shape, read, write};
@@ -13,10 +13,46 @@ pub const BLOCK: usize = 32;
 /// Quantised activations of M rows of K elements, K a multiple of 32.
 #[derive(Clone, Debug)]
 pub struct Q8 {
-    /// `q[M, K / 4]`: four signed bytes a word.
-    pub q: Tensor,
-    /// `s[M, K / 32, 2]`: scale, and scale times the sum of the bytes.
-    pub s: Tensor,
+    /// `x[3, M, K / 8]` in words, four a block: its bytes 0 to 15; its bytes 16 to 31; scale, scale times the sum of the bytes,
+    /// the sum of squares that [`Squares`](super::normed::Squares) tells of, and 0.
+    pub x: Tensor,
+}
+
+impl Q8 {
+    /// The shape of `x` for `rows` rows of `cols`.
+    pub fn shape(rows: usize, cols: usize) -> [usize; 3] {
+        [3, rows, cols / 8]
+    }
+
+    fn dims(&self) -> (usize, usize) {
+        let size = |i: usize| self.x.shape().get(i).copied().unwrap_or(0);
+        (size(1), 8 * size(2))
+    }
+
+    /// Blocks of all rows.
+    pub(super) fn blocks(&self) -> usize {
+        self.x.len() / 12
+    }
+
+    /// Word `part` of what is kept of each block beside its bytes.
+    fn about(&self, host: &Host, part: usize) -> Result<Vec<f32>> {
+        let words = host.words::<f32>(&self.x)?;
+        Ok(words[8 * self.blocks()..].chunks_exact(4).map(|about| about[part]).collect())
+    }
+
+    /// The sums of squares of the blocks on the host.
+    pub(super) fn squares(&self, host: &Host) -> Result<Vec<f32>> {
+        self.about(host, 2)
+    }
+
+    /// Writes the sums of squares of the blocks on the host.
+    pub(super) fn set_squares(&self, host: &mut Host, squares: &[f32]) -> Result<()> {
+        let mut words = host.words::<u32>(&self.x)?;
+        for (about, square) in words[8 * self.blocks()..].chunks_exact_mut(4).zip(squares) {
+            about[2] = square.to_bits();
+        }
+        host.set(&self.x, &words)
+    }
 }
 
 /// Halves of up to 32 rows in tiles of 16 columns, as cooperative matrices load them: the order that
@@ -67,12 +103,14 @@ pub enum Activations {
 }
 
 impl Activations {
-    /// The bindings, in the order q, s.
-    pub fn bindings(&self, as_output: bool) -> Vec<Binding> {
+    /// The binding.
+    pub fn binding(&self, as_output: bool) -> Binding {
         let bind = if as_output { write } else { read };
         match self {
-            Activations::F32(x) | Activations::F16(x) | Activations::Tiles(Tiles { x, .. }) => vec![bind(x)],
-            Activations::Q8(Q8 { q, s }) => vec![bind(q), bind(s)],
+            Activations::F32(x)
+            | Activations::F16(x)
+            | Activations::Tiles(Tiles { x, .. })
+            | Activations::Q8(Q8 { x }) => bind(x),
         }
     }
 
@@ -86,7 +124,7 @@ impl Activations {
         match self {
             Activations::F32(_) => spec.slot("output", "output/f32"),
             Activations::F16(_) => spec.slot("output", "output/f16"),
-            Activations::Q8(_) => spec.slot("output", "output/q8"),
+            Activations::Q8(q8) => spec.slot("output", "output/q8").constant("OUT_BLOCKS", q8.blocks() as u32),
             Activations::Tiles(tiles) => spec
                 .slot("output", "output/tiles")
                 .constant("OUT_COLS", tiles.cols() as u32)
@@ -105,7 +143,7 @@ impl Activations {
         match self {
             Activations::F32(x) | Activations::F16(x) => (x.rows(), x.cols()),
             Activations::Tiles(tiles) => (tiles.rows, tiles.cols()),
-            Activations::Q8(Q8 { q, .. }) => (q.rows(), 4 * q.cols()),
+            Activations::Q8(q8) => q8.dims(),
         }
     }
 
@@ -132,12 +170,11 @@ impl Activations {
                 })?;
                 expect_shape(kernel, argument, x.shape(), &Tiles::shape(rows, cols))
             }
-            Activations::Q8(Q8 { q, s }) => {
+            Activations::Q8(Q8 { x }) => {
                 super::kernel::expect(kernel, cols.is_multiple_of(BLOCK), || {
                     format!("{argument}: {cols} columns, expected a multiple of {BLOCK} for quantised activations")
                 })?;
-                expect_shape(kernel, argument, q.shape(), &[rows, cols / 4])?;
-                expect_shape(kernel, argument, s.shape(), &[rows, cols / BLOCK, 2])
+                expect_shape(kernel, argument, x.shape(), &Q8::shape(rows, cols))
             }
         }
     }
@@ -153,9 +190,15 @@ impl Activations {
                 let (values, cols) = (host.words::<half::f16>(&tiles.x)?, tiles.cols());
                 Ok((0..tiles.rows * cols).map(|i| values[tiles.at(i / cols, i % cols)].to_f32()).collect())
             }
-            Activations::Q8(Q8 { q, s }) => {
-                let (q, s) = (host.bytes(q)?, host.words::<f32>(s)?);
-                Ok(q.iter().enumerate().map(|(i, &q)| f32::from(q as i8) * s[i / BLOCK * 2]).collect())
+            Activations::Q8(q8) => {
+                let (bytes, scales) = (host.bytes(&q8.x)?, q8.about(host, 0)?);
+                let mut values = Vec::with_capacity(BLOCK * scales.len());
+                for (block, scale) in scales.iter().enumerate() {
+                    for half in [block, scales.len() + block] {
+                        values.extend(bytes[16 * half..][..16].iter().map(|&q| f32::from(q as i8) * scale));
+                    }
+                }
+                Ok(values)
             }
         }
     }
@@ -180,26 +223,26 @@ impl Activations {
                 }
                 host.set(&tiles.x, &halves)
             }
-            Activations::Q8(Q8 { q, s }) => {
-                let (bytes, scales) = pack(values);
-                host.set(q, &bytes)?;
-                host.set(s, &scales)
-            }
+            Activations::Q8(Q8 { x }) => host.set(x, &pack(values)),
         }
     }
 }
 
-/// Bytes, and scale and scaled sum of each 32.
-pub fn pack(values: &[f32]) -> (Vec<i8>, Vec<f32>) {
-    let mut bytes = Vec::with_capacity(values.len());
-    let mut scales = Vec::with_capacity(values.len() / BLOCK * 2);
-    for block in values.chunks_exact(BLOCK) {
+/// The words of [`Q8::x`], without sums of squares, of rows of a multiple of 32 values.
+pub fn pack(values: &[f32]) -> Vec<u32> {
+    let blocks = values.len() / BLOCK;
+    let mut words = vec![0; 12 * blocks];
+    for (index, block) in values.chunks_exact(BLOCK).enumerate() {
         let scale = block.iter().fold(0f32, |largest, v| largest.max(v.abs())) / 127.0;
         let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
-        let start = bytes.len();
-        bytes.extend(block.iter().map(|v| (v * inverse).round_ties_even() as i8));
-        let sum: i32 = bytes[start..].iter().map(|&q| i32::from(q)).sum();
-        scales.extend([scale, scale * sum as f32]);
+        let bytes: Vec<i8> = block.iter().map(|v| (v * inverse).round_ties_even() as i8).collect();
+        for (i, four) in bytes.chunks_exact(4).enumerate() {
+            let word = four.iter().rev().fold(0, |word, &q| word << 8 | u32::from(q as u8));
+            words[4 * (i / 4 * blocks + index) + i % 4] = word;
+        }
+        let sum: i32 = bytes.iter().map(|&q| i32::from(q)).sum();
+        words[4 * (2 * blocks + index)] = scale.to_bits();
+        words[4 * (2 * blocks + index) + 1] = (scale * sum as f32).to_bits();
     }
-    (bytes, scales)
+    words
 }

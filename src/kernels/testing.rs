@@ -21,6 +21,10 @@ pub enum Compare {
     HalfEach(f64),
     /// Packed signed bytes: none off by more than this.
     Bytes(u8),
+    /// [`Q8`](super::q8::Q8) of values whose error is at most this, by [`Compare::Nmse`]: no byte off by more than 1, where a
+    /// rounding falls on the other side, which moves the scaled sum by one scale, 10⁻⁵ of it; scales, and sums of squares,
+    /// which double relative errors, within 10 times this.
+    Q8(f64),
     /// The same bits.
     Exact,
 }
@@ -273,6 +277,8 @@ impl Case {
                         let low = half::f16::from_bits(word as u16).to_f32() + off(&halves(expected));
                         word & 0xffff_0000 | u32::from(half::f16::from_f32(low).to_bits())
                     }
+                    // The middle third is bytes.
+                    Compare::Q8(_) => word ^ 2 << 8,
                     Compare::Bytes(allowed) => word ^ (u32::from(*allowed) + 1).next_power_of_two() << 8,
                     Compare::Exact => word ^ 1,
                 };
@@ -374,6 +380,22 @@ fn difference(compare: Compare, found: &[u8], expected: &[u8]) -> Result<f64, St
                 Some(i) => Err(format!("byte {i}: found {}, expected {}", found[i] as i8, expected[i] as i8)),
             };
         }
+        Compare::Q8(limit) => {
+            let (bytes, about) = (expected.len() / 3 * 2, |of: &[u8], part: usize| {
+                let words: Vec<f32> = floats(&of[of.len() / 3 * 2..]);
+                words.chunks_exact(4).map(|about| about[part]).collect::<Vec<f32>>()
+            });
+            difference(Compare::Bytes(1), &found[..bytes], &expected[..bytes])?;
+            let mut largest = 0f64;
+            for (part, name, limit) in
+                [(0, "scale", 10.0 * limit), (1, "sum", 1e-5), (2, "squares", 10.0 * limit), (3, "zero", 0.0)]
+            {
+                let (found, expected) = (about(found, part), about(expected, part));
+                let nmse = floats_difference(limit, &found, &expected).map_err(|error| format!("{name}: {error}"))?;
+                largest = largest.max(nmse);
+            }
+            return Ok(largest);
+        }
         Compare::HalfEach(limit) => {
             let (found, expected) = (halves(found), halves(expected));
             let near = |a: f32, b: f32| f64::from((a - b).abs()) <= limit * (f64::from(b.abs()) + 0.0625);
@@ -385,11 +407,16 @@ fn difference(compare: Compare, found: &[u8], expected: &[u8]) -> Result<f64, St
         Compare::Nmse(limit) => (limit, floats(found), floats(expected)),
         Compare::HalfNmse(limit) => (limit, halves(found), halves(expected)),
     };
-    let squares: f64 = expected_values.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v).powi(2)).sum();
-    let rms = (squares / expected_values.len().max(1) as f64).sqrt();
+    floats_difference(limit, &found_values, &expected_values)
+}
+
+/// [`Compare::Nmse`].
+fn floats_difference(limit: f64, found: &[f32], expected: &[f32]) -> Result<f64, String> {
+    let squares: f64 = expected.iter().filter(|v| v.is_finite()).map(|&v| f64::from(v).powi(2)).sum();
+    let rms = (squares / expected.len().max(1) as f64).sqrt();
     let allowed = 30.0 * limit.sqrt() * rms;
     let mut error = 0.0;
-    for (i, (&a, &b)) in found_values.iter().zip(&expected_values).enumerate() {
+    for (i, (&a, &b)) in found.iter().zip(expected).enumerate() {
         if b.is_finite() {
             let off = (f64::from(a) - f64::from(b)).abs();
             if off.is_nan() || off > allowed {

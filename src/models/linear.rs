@@ -6,7 +6,7 @@ use crate::dtype::DType;
 use crate::error::Result;
 use crate::kernels::Kernel;
 use crate::kernels::add_bias::AddBias;
-use crate::kernels::matmul::{Matmul, MatmulSwiglu};
+use crate::kernels::matmul::{Matmul, MatmulSwiglu, cooperative};
 use crate::kernels::matvec::{MAX_COLUMNS, Matvec, wants_tiles};
 use crate::kernels::matvec_residual::MatvecResidual;
 use crate::kernels::matvec_swiglu::MatvecSwiglu;
@@ -18,8 +18,8 @@ use crate::plan::Builder;
 use crate::tensor::Tensor;
 
 /// New activations for the input of some matrices: tiles of halves for up to 32 rows where the device multiplies cooperative
-/// matrices; quantised where all matrices profit, that is where there are few rows, the device has integer dot products and
-/// every matrix is quantised; f16 where there are many and products round to it; else f32.
+/// matrices; quantised where all matrices profit, that is where the device has integer dot products, every matrix is quantised,
+/// and rows are few or there are no cooperative matrices; f16 where there are many and products round to it; else f32.
 pub fn input<'a>(
     builder: &mut Builder,
     rows: usize,
@@ -29,36 +29,37 @@ pub fn input<'a>(
     input_and_squares(builder, rows, cols, matrices, 0).0
 }
 
-/// [`input`], and `[rows, parts]` sums of squares beside it.
+/// [`input`], and `[rows, parts]` sums of squares beside it where it has no room for them.
 fn input_and_squares<'a>(
     builder: &mut Builder,
     rows: usize,
     cols: usize,
     matrices: impl IntoIterator<Item = &'a Matrix>,
     parts: usize,
-) -> (Activations, Tensor) {
+) -> (Activations, Option<Tensor>) {
     let (mut quantized, mut n) = (true, 0);
     for matrix in matrices {
         quantized &= matrix.dtype.is_quantized();
         n += matrix.rows;
     }
     let squares = (DType::F32, vec![rows, parts]);
-    let integer =
-        builder.profile().features.integer_dot && rows <= MAX_COLUMNS && cols.is_multiple_of(BLOCK) && quantized;
+    let profile = builder.profile();
+    let integer = profile.features.integer_dot
+        && (rows <= MAX_COLUMNS || cooperative(profile).is_none())
+        && cols.is_multiple_of(BLOCK)
+        && quantized;
     if wants_tiles(builder.profile(), rows, n, cols, integer) && cols.is_multiple_of(BLOCK) {
         let [x, squares] = builder.together([(DType::F16, Tiles::shape(rows, cols).to_vec()), squares]);
-        (Activations::Tiles(Tiles { x, rows }), squares)
+        (Activations::Tiles(Tiles { x, rows }), Some(squares))
     } else if integer {
-        let bytes = (DType::U32, vec![rows, cols / 4]);
-        let [q, s, squares] = builder.together([bytes, (DType::F32, vec![rows, cols / BLOCK, 2]), squares]);
-        (Activations::Q8(Q8 { q, s }), squares)
+        (Activations::Q8(Q8 { x: builder.activation(DType::U32, Q8::shape(rows, cols)) }), None)
     } else if builder.profile().features.f16 && rows > MAX_COLUMNS && cols.is_multiple_of(BLOCK) {
         // What the product's tiles round to, in half the bytes.
         let [x, squares] = builder.together([(DType::F16, vec![rows, cols]), squares]);
-        (Activations::F16(x), squares)
+        (Activations::F16(x), Some(squares))
     } else {
         let [x, squares] = builder.together([(DType::F32, vec![rows, cols]), squares]);
-        (Activations::F32(x), squares)
+        (Activations::F32(x), Some(squares))
     }
 }
 
@@ -132,7 +133,7 @@ pub fn residual_and_norm<'a>(
         builder.step(format!("{label}_norm"), kernel)?;
         return Ok(y.into());
     }
-    let normed = Normed { squares: Some(Squares::of(&y, &squares, norm.eps)), values: y.clone() };
+    let normed = Normed { squares: Some(Squares::of(&y, squares.as_ref(), norm.eps)), values: y.clone() };
     for (start, matrix) in group {
         for (first, part) in &matrix.parts {
             let kernel = MatvecResidual {

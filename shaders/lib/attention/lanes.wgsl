@@ -65,7 +65,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             score[0] = vec4<f32>(0.0);
             score[1] = vec4<f32>(0.0);
             for (var step = 0u; step < K_STEPS; step++) {
-                for (var i = lane; i < QUERIES * 8u; i += WORKGROUP) {
+                for (var turn = 0u; turn < (QUERIES * 8u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+                    let i = turn * WORKGROUP + lane;
+                    if (QUERIES * 8u) % WORKGROUP != 0u && i >= QUERIES * 8u {
+                        break;
+                    }
                     let element = 8u * step + i % 8u;
                     let query = first_query + i / 8u;
                     var value = vec4<f32>(0.0);
@@ -116,7 +120,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             left[(tx + 16u) * 16u + ty] = p1;
             for (var c = 0u; c < V_STEPS; c++) {
                 workgroupBarrier();
-                for (var i = lane; i < KEYS * 8u; i += WORKGROUP) {
+                for (var turn = 0u; turn < (KEYS * 8u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+                    let i = turn * WORKGROUP + lane;
+                    if (KEYS * 8u) % WORKGROUP != 0u && i >= KEYS * 8u {
+                        break;
+                    }
                     let chunk = 8u * c + i % 8u;
                     var words = vec4<u32>(0u);
                     // What lies past the last position is another sequence's.
@@ -154,6 +162,25 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     // Rows that are not active attended to nothing and become zero.
     let inverse = select(vec4<f32>(0.0), 1.0 / sum, sum > vec4<f32>(0.0));
+#ifdef DOT4
+    // Eight neighbours hold a block of 32, which one of them writes.
+    for (var i = 0u; i < 4u; i++) {
+        for (var c = 0u; c < V_STEPS; c++) {
+            workgroupBarrier();
+            right[lane] = acc[c][i] * inverse[i];
+            workgroupBarrier();
+            let query = first_query + 4u * (lane / 2u) + i;
+            let block = 2u * c + lane % 2u;
+            if lane < 32u && query < queries && block < HEAD_DIM / 32u {
+                var values: array<vec4<f32>, 8>;
+                for (var j = 0u; j < 8u; j++) {
+                    values[j] = right[8u * lane + j];
+                }
+                put_block((query / GROUP * params.heads + head + query % GROUP) * (HEAD_DIM / 32u) + block, values);
+            }
+        }
+    }
+#else
     for (var i = 0u; i < 4u; i++) {
         let query = first_query + 4u * ty + i;
         if query < queries {
@@ -165,4 +192,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
     }
+#endif
 }

@@ -1,14 +1,13 @@
-// Blocks of 32 results as bytes for integer dot products.
+// Blocks of 32 results as bytes for integer dot products, OUT_BLOCKS of them.
 #import q8
 
-@group(0) @binding(OUTPUT) var<storage, read_write> out_q: array<vec4<u32>>; // out_q[M, N / 16]
-@group(0) @binding(OUTPUT + 1u) var<storage, read_write> out_s: array<vec2<f32>>; // out_s[M, N / 32]
+@group(0) @binding(OUTPUT) var<storage, read_write> out: array<vec4<u32>>; // out[3, M, N / 32]: see q8
 
 fn put_block(index: u32, values: array<vec4<f32>, 8>) {
     let packed = q8_pack(values);
-    out_q[2u * index] = vec4<u32>(packed.q[0], packed.q[1], packed.q[2], packed.q[3]);
-    out_q[2u * index + 1u] = vec4<u32>(packed.q[4], packed.q[5], packed.q[6], packed.q[7]);
-    out_s[index] = vec2<f32>(packed.scale, packed.sum);
+    out[index] = vec4<u32>(packed.q[0], packed.q[1], packed.q[2], packed.q[3]);
+    out[OUT_BLOCKS + index] = vec4<u32>(packed.q[4], packed.q[5], packed.q[6], packed.q[7]);
+    out[2u * OUT_BLOCKS + index] = bitcast<vec4<u32>>(vec4<f32>(packed.scale, packed.sum, 0.0, 0.0));
 }
 
 #ifdef SPREAD
@@ -27,10 +26,10 @@ fn put_spread(index: u32, e: u32, value: f32, counts: bool) {
     word |= subgroupShuffleXor(word, 1u);
     word |= subgroupShuffleXor(word, 2u);
     if counts && e % 4u == 0u {
-        out_q[2u * index + e / 16u][e % 16u / 4u] = word;
+        out[e / 16u * OUT_BLOCKS + index][e % 16u / 4u] = word;
     }
     if counts && e == 0u {
-        out_s[index] = vec2<f32>(scale, scale * sum);
+        out[2u * OUT_BLOCKS + index] = bitcast<vec4<u32>>(vec4<f32>(scale, scale * sum, 0.0, 0.0));
     }
 }
 #endif

@@ -53,7 +53,7 @@ impl Kernel for MatmulBias {
 
     fn bindings(&self) -> Vec<Binding> {
         let mut bindings = vec![read(&self.matmul.w)];
-        bindings.extend(self.matmul.x.bindings(false));
+        bindings.push(self.matmul.x.binding(false));
         bindings.extend([read(&self.bias), write(&self.matmul.y)]);
         bindings
     }

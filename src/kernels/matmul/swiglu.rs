@@ -56,6 +56,7 @@ impl Kernel for MatmulSwiglu {
             format!("w has {} rows, expected a multiple of {}", self.w.rows(), 2 * BLOCK)
         })?;
         expect_shape(kernel, "y", self.y.shape(), &[m, self.w.rows() / 2])?;
+        expect(kernel, !self.x.is_q8(), || "x is quantised, expected floats or halves".into())?;
         expect(kernel, self.y.dtype() == DType::F16, || format!("y is {}, expected F16", self.y.dtype()))?;
         // As of the product of all rows.
         let y = Tensor::new(self.y.storage().clone(), self.y.offset(), DType::F16, [m, self.w.rows()]);

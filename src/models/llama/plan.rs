@@ -423,8 +423,8 @@ impl Llama {
             builder.step(label("rope_cache"), kernel)?;
         }
         let next = layer.attn_output.iter().map(|(_, matrix)| matrix);
-        // Few rows of a prompt stay floats: they are not worth a variant that quantises.
-        let y = match m > MAX_COLUMNS {
+        // Few rows of a prompt stay floats: they are not worth a variant that quantises. So do heads that are no whole blocks.
+        let y = match m > MAX_COLUMNS && heads.head_dim.is_multiple_of(BLOCK) {
             true => input(builder, m, heads.heads * heads.head_dim, next),
             false => Activations::F32(builder.activation(DType::F32, [m, heads.heads * heads.head_dim])),
         };
