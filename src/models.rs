@@ -1,9 +1,9 @@
 //! Architectures: what a file's metadata and tensors must say, and the plain CPU model that every plan is held against.
 
 pub mod bert;
-#[cfg(feature = "burn")]
+#[cfg(feature = "burn-inference")]
 pub mod burn_kernels;
-#[cfg(feature = "burn")]
+#[cfg(feature = "burn-inference")]
 pub mod burn_layers;
 pub mod linear;
 pub mod llama;

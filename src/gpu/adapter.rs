@@ -20,7 +20,7 @@ pub struct AdapterOptions {
 /// An adapter that a device can be opened on.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    #[cfg(feature = "burn")]
+    #[cfg(feature = "burn-inference")]
     pub(crate) instance: wgpu::Instance,
     pub(crate) raw: wgpu::Adapter,
     profile: Profile,
@@ -61,7 +61,7 @@ pub async fn all(options: &AdapterOptions) -> Vec<Adapter> {
         .map(|raw| {
             let profile = describe(&raw, options);
             Adapter {
-                #[cfg(feature = "burn")]
+                #[cfg(feature = "burn-inference")]
                 instance: instance.clone(),
                 raw,
                 profile,

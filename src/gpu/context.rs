@@ -111,7 +111,7 @@ impl Context {
     ///
     /// # Errors
     /// `Adapter` where the driver refuses.
-    #[cfg(feature = "burn")]
+    #[cfg(feature = "burn-inference")]
     pub(crate) async fn open_with(adapter: &Adapter, besides: wgpu::Features) -> Result<Self> {
         let besides = besides & adapter.raw.features();
         Self::request(adapter, adapter.profile().clone(), besides).await
@@ -200,7 +200,7 @@ impl Context {
     }
 
     /// Has the device's errors come here again, after another runtime took them for itself.
-    #[cfg(feature = "burn")]
+    #[cfg(feature = "burn-inference")]
     pub(crate) fn watch(&self) {
         watch(&self.0.device, &self.0.fault);
     }

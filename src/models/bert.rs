@@ -10,7 +10,7 @@
 //!
 //! Texts are packed: their rows lie one behind the other, and a row attends to the rows of its own text.
 
-#[cfg(feature = "burn")]
+#[cfg(feature = "burn-inference")]
 pub mod burn;
 pub mod config;
 pub mod file;

@@ -14,7 +14,7 @@
 //! ```
 
 mod launch;
-#[cfg(test)]
+#[cfg(all(test, feature = "burn"))]
 pub(crate) mod testing;
 
 use std::sync::Arc;

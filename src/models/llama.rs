@@ -8,7 +8,7 @@
 //! logits = (rms_norm(x) · output_norm) · outputᵀ
 //! ```
 
-#[cfg(feature = "burn")]
+#[cfg(feature = "burn-inference")]
 pub mod burn;
 pub mod config;
 pub mod plan;

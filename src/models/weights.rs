@@ -93,7 +93,7 @@ impl TensorFile {
     }
 }
 
-#[cfg(feature = "burn")]
+#[cfg(feature = "burn-inference")]
 impl TensorFile {
     /// A matrix's format and its rows, packed as on the GPU.
     ///

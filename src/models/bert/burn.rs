@@ -1,6 +1,6 @@
 //! The encoder as a Burn module: on Burn's kernels, where it can be trained, or on this crate's.
 
-#[cfg(test)]
+#[cfg(all(test, feature = "burn"))]
 mod tests;
 
 use burn::module::{Module, Param};
