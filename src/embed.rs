@@ -13,11 +13,14 @@
 //! # Ok::<(), anygpu::Error>(()) }).unwrap();
 //! ```
 
+#[cfg(feature = "burn-inference")]
+pub mod burn;
 #[cfg(feature = "burn")]
 pub mod burn_head;
 mod files;
 mod head;
 mod packing;
+mod reader;
 mod stream;
 
 #[cfg(all(test, not(target_arch = "wasm32")))]
@@ -29,6 +32,7 @@ use std::sync::Arc;
 
 pub use files::ModelFiles;
 pub use head::Head;
+pub use reader::Reader;
 pub use stream::{Embedded, VectorStream};
 
 use crate::dtype::DType;
@@ -36,16 +40,15 @@ use crate::error::{Error, Result};
 use crate::format::source::MaybeSend;
 use crate::generate::LoadProgress;
 use crate::gpu::pipeline::Uncompiled;
-use crate::gpu::readback::Pending;
 use crate::gpu::{Buffer, Context};
 use crate::models::bert::plan::{Bert, Phase, Ports, most_rows};
 use crate::models::bert::{Config, Pooling};
 use crate::plan::{Builder, Plan};
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
-use crate::tokenizer::{EncodeOptions, Tokenizer};
-use files::Settings;
-use packing::bucket;
+use crate::tokenizer::Tokenizer;
+use packing::{Padding, bucket};
+use stream::{Compute, Pending};
 
 /// What is chosen at load.
 #[derive(Clone, Debug, PartialEq)]
@@ -103,14 +106,7 @@ struct Ready {
 pub struct Embedder {
     context: Context,
     bert: Bert,
-    tokenizer: Option<Tokenizer>,
-    /// Tokens before and behind those of a text.
-    around: [Vec<u32>; 2],
-    settings: Settings,
-    pooling: Pooling,
-    normalize: bool,
-    max_tokens: usize,
-    batch_tokens: usize,
+    reader: Reader,
     plain: bool,
     weight_bytes: u64,
     /// The one used last at the end.
@@ -129,41 +125,17 @@ impl Embedder {
         options: &LoadOptions,
         mut progress: impl FnMut(LoadProgress) + MaybeSend,
     ) -> Result<Self> {
-        let files::Read { config, tensors, tokenizer, settings } = files.read(options.dtype).await?;
-        if let Some(found) = tokenizer.as_ref().map(Tokenizer::vocab_size).filter(|&size| size > config.vocab_size) {
-            let rows = config.vocab_size;
-            return Err(Error::format(format!(
-                "tokenizer: found {found} tokens, expected at most {rows}, the embeddings"
-            )));
-        }
-        let around = tokenizer.as_ref().map_or(Ok(Default::default()), around)?;
-        let least = around.iter().map(Vec::len).sum::<usize>() + 1;
-        let max_tokens =
-            options.max_tokens.unwrap_or(settings.max_tokens.unwrap_or(usize::MAX).min(config.max_positions));
-        if !(least..=config.max_positions).contains(&max_tokens) {
-            let most = config.max_positions;
-            return Err(Error::shape(format!("{max_tokens} tokens of a text: expected {least} to {most}")));
-        }
+        let read = files.read(options.dtype).await?;
+        let most = most_rows(&read.config, context.profile());
+        let (reader, tensors) = Reader::new(read, options, most)?;
         let before = context.memory().current_bytes();
         let total_bytes = tensors.bytes();
         let mut report = |loaded_bytes| progress(LoadProgress { loaded_bytes, total_bytes });
-        let most = most_rows(&config, context.profile());
-        if most < max_tokens {
-            return Err(Error::out_of_memory(format!(
-                "a text of {max_tokens} tokens: expected at most {most}, whose activations the device binds"
-            )));
-        }
-        let bert = Bert::load(context, config, Arc::new(tensors), &mut report).await?;
+        let bert = Bert::load(context, reader.config().clone(), Arc::new(tensors), &mut report).await?;
         Ok(Self {
             context: context.clone(),
             bert,
-            tokenizer,
-            around,
-            pooling: options.pooling.or(settings.pooling).unwrap_or_default(),
-            normalize: options.normalize.or(settings.normalize).unwrap_or(true),
-            settings,
-            max_tokens,
-            batch_tokens: options.batch_tokens.clamp(max_tokens, most),
+            reader,
             plain: options.plain,
             weight_bytes: context.memory().current_bytes() - before,
             plans: Vec::new(),
@@ -175,19 +147,24 @@ impl Embedder {
         &self.context
     }
 
+    /// How texts are read.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// The model's numbers.
     pub fn config(&self) -> &Config {
-        self.bert.config()
+        self.reader.config()
     }
 
     /// Numbers of a vector.
     pub fn dimensions(&self) -> usize {
-        self.config().d_model
+        self.reader.dimensions()
     }
 
     /// Tokens of the longest text that is not cut, those that start and end it among them.
     pub fn max_tokens(&self) -> usize {
-        self.max_tokens
+        self.reader.max_tokens()
     }
 
     /// The format of the matrices.
@@ -197,17 +174,17 @@ impl Embedder {
 
     /// Tokens that are computed together.
     pub fn batch_tokens(&self) -> usize {
-        self.batch_tokens
+        self.reader.batch_tokens()
     }
 
     /// How rows become a vector.
     pub fn pooling(&self) -> Pooling {
-        self.pooling
+        self.reader.pooling()
     }
 
     /// Whether vectors have length 1.
     pub fn is_normalized(&self) -> bool {
-        self.normalize
+        self.reader.is_normalized()
     }
 
     /// Bytes of the weights on the device.
@@ -217,7 +194,7 @@ impl Embedder {
 
     /// What the model's files want in front of texts, by name, such as `query` and `passage`.
     pub fn prompts(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.settings.prompts.iter().map(|(name, prompt)| (name.as_str(), prompt.as_str()))
+        self.reader.prompts()
     }
 
     /// The tokenizer of the files.
@@ -225,9 +202,7 @@ impl Embedder {
     /// # Errors
     /// `Tokenizer` where there is none.
     pub fn tokenizer(&self) -> Result<&Tokenizer> {
-        let missing =
-            || Error::tokenizer("tokenizer: not found, expected tokenizer.json or GGUF's tokenizer.ggml.model");
-        self.tokenizer.as_ref().ok_or_else(missing)
+        self.reader.tokenizer()
     }
 
     /// The vectors of texts, in their order.
@@ -235,63 +210,13 @@ impl Embedder {
     /// # Errors
     /// `Tokenizer` for a text that cannot be encoded; what the device reports.
     pub async fn embed<T: AsRef<str> + Sync>(&mut self, texts: &[T], options: &TextOptions) -> Result<Vec<Vec<f32>>> {
-        let mut vectors = vec![Vec::new(); texts.len()];
-        let mut stream = self.stream(texts, options);
-        while let Some(embedded) = stream.next().await {
-            let Embedded { index, vector, .. } = embedded?;
-            vectors[index] = vector;
-        }
-        Ok(vectors)
-    }
-
-    /// The tokens of a text as the model sees them, cut to what fits or into parts.
-    fn parts(&self, text: &str, options: &TextOptions) -> Result<Parts> {
-        let joined;
-        let text = if options.prefix.is_empty() {
-            text
-        } else {
-            joined = format!("{}{text}", options.prefix);
-            &joined
-        };
-        // As sentence-transformers, which reads special tokens that a text spells.
-        let encode = EncodeOptions { add_special: false, parse_special: true };
-        let tokens = self.tokenizer()?.encode(text, encode)?;
-        let [before, behind] = &self.around;
-        let room = self.max_tokens - before.len() - behind.len();
-        let whole = tokens.len() <= room;
-        let chunks: Vec<&[u32]> = match options.long {
-            _ if whole => vec![&tokens],
-            Long::Truncate => vec![&tokens[..room]],
-            Long::Split => tokens.chunks(room).collect(),
-        };
-        let around = |chunk: &&[u32]| [before, *chunk, behind].concat();
-        Ok(Parts { tokens: chunks.iter().map(around).collect(), truncated: !whole && options.long == Long::Truncate })
-    }
-
-    /// Computes the vectors of parts, packed; reads them back later.
-    fn submit(&mut self, parts: &[&[u32]]) -> Result<Pending> {
-        let context = self.context.clone();
-        let ready = self.ready(parts)?;
-        let words = crate::kernels::packed::pack(parts, ready.phase.rows)
-            .ok_or_else(|| Error::shape(format!("texts of more than {} tokens together", ready.phase.rows)))?;
-        let mut places = Vec::with_capacity(2 * ready.phase.texts);
-        let mut start = 0;
-        for part in parts {
-            places.extend([start, part.len() as u32]);
-            start += part.len() as u32;
-        }
-        places.resize(2 * ready.phase.texts, 0);
-        context.write(port(&ready.ports.rows)?, 0, bytemuck::cast_slice(&words));
-        context.write(port(&ready.ports.texts)?, 0, bytemuck::cast_slice(&places));
-        let vectors = ready.ports.vectors.slice(0, parts.len());
-        let vectors = vectors.ok_or_else(|| Error::shape(format!("{} texts in one plan", parts.len())))?;
-        ready.plan.replay_and_read(0, &vectors)
+        self.stream(texts, options).all(texts.len()).await
     }
 
     /// The plan for these parts: built where none of the right size is kept.
     fn ready(&mut self, parts: &[&[u32]]) -> Result<&Ready> {
         let rows: usize = parts.iter().map(|part| part.len()).sum();
-        let phase = self.phase(bucket(rows, parts.len(), self.batch_tokens));
+        let phase = self.phase(bucket(rows, parts.len(), self.batch_tokens()));
         let found = self.plans.iter().position(|ready| ready.phase == phase);
         let ready = match found {
             Some(index) => self.plans.remove(index),
@@ -308,7 +233,7 @@ impl Embedder {
     }
 
     fn phase(&self, [rows, texts]: [usize; 2]) -> Phase {
-        Phase { rows, texts, pooling: self.pooling, normalize: self.normalize, f16: !self.plain }
+        Phase { rows, texts, pooling: self.pooling(), normalize: self.is_normalized(), f16: !self.plain }
     }
 
     fn written(&self, phase: Phase) -> Result<(Builder, Ports)> {
@@ -331,7 +256,7 @@ impl Embedder {
     /// # Errors
     /// `Shape` or `OutOfMemory` where it is beyond the device's limits.
     pub fn uncompiled(&self, tokens: usize, count: usize) -> Result<Vec<Uncompiled>> {
-        self.written(self.phase(bucket(tokens * count, count, self.batch_tokens)))?.0.uncompiled()
+        self.written(self.phase(bucket(tokens * count, count, self.batch_tokens())))?.0.uncompiled()
     }
 
     /// The plan that `count` texts of `tokens` each are computed with: for timing and tracing.
@@ -339,30 +264,43 @@ impl Embedder {
     /// # Errors
     /// `Shape` or `OutOfMemory` where it is beyond the device's limits.
     pub fn plan_for(&self, tokens: usize, count: usize) -> Result<Plan> {
-        Ok(self.plan(self.phase(bucket(tokens * count, count, self.batch_tokens.max(tokens * count))))?.0)
+        Ok(self.plan(self.phase(bucket(tokens * count, count, self.batch_tokens().max(tokens * count))))?.0)
     }
 }
 
-/// A text's parts.
-struct Parts {
-    tokens: Vec<Vec<u32>>,
-    truncated: bool,
+impl Compute for Embedder {
+    fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    fn padding(&self) -> Padding {
+        Padding::None
+    }
+
+    fn submit(&mut self, parts: &[&[u32]]) -> Result<Pending> {
+        let context = self.context.clone();
+        let ready = self.ready(parts)?;
+        let words = crate::kernels::packed::pack(parts, ready.phase.rows)
+            .ok_or_else(|| Error::shape(format!("texts of more than {} tokens together", ready.phase.rows)))?;
+        let mut places = Vec::with_capacity(2 * ready.phase.texts);
+        let mut start = 0;
+        for part in parts {
+            places.extend([start, part.len() as u32]);
+            start += part.len() as u32;
+        }
+        places.resize(2 * ready.phase.texts, 0);
+        context.write(port(&ready.ports.rows)?, 0, bytemuck::cast_slice(&words));
+        context.write(port(&ready.ports.texts)?, 0, bytemuck::cast_slice(&places));
+        let vectors = ready.ports.vectors.slice(0, parts.len());
+        let vectors = vectors.ok_or_else(|| Error::shape(format!("{} texts in one plan", parts.len())))?;
+        let pending = ready.plan.replay_and_read(0, &vectors)?;
+        Ok(Box::pin(async move { Ok(bytemuck::pod_collect_to_vec(&pending.bytes().await?)) }))
+    }
 }
 
 fn port(tensor: &Tensor) -> Result<&Buffer> {
     match tensor.storage() {
         Storage::Buffer(buffer) => Ok(buffer),
         Storage::Activation(_) => Err(Error::shape("port: found an activation, expected a buffer")),
-    }
-}
-
-/// The tokens that a tokenizer puts before and behind those of a text.
-fn around(tokenizer: &Tokenizer) -> Result<[Vec<u32>; 2]> {
-    let encode = |add_special| tokenizer.encode("a", EncodeOptions { add_special, parse_special: true });
-    let (bare, full) = (encode(false)?, encode(true)?);
-    let at = full.windows(bare.len().max(1)).position(|window| window == bare);
-    match at.filter(|_| !bare.is_empty()) {
-        Some(at) => Ok([full[..at].to_vec(), full[at + bare.len()..].to_vec()]),
-        None => Err(Error::tokenizer(format!("tokenizer: \"a\" is {bare:?}, expected it within {full:?}"))),
     }
 }

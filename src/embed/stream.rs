@@ -8,11 +8,11 @@ use std::task::{Context as TaskContext, Poll};
 use futures_core::Stream;
 use futures_util::stream;
 
-use super::packing::batches;
-use super::{Embedder, Parts, TextOptions};
+use super::packing::{Padding, batches};
+use super::reader::Parts;
+use super::{Embedder, Reader, TextOptions};
 use crate::error::{Error, Result};
-use crate::format::source::BoxFuture;
-use crate::gpu::readback::Pending;
+use crate::format::source::{BoxFuture, MaybeSend};
 
 /// Batches submitted before the first is waited for.
 const AHEAD: usize = 3;
@@ -62,10 +62,35 @@ impl VectorStream<'_> {
     pub fn next(&mut self) -> BoxFuture<'_, Option<Result<Embedded>>> {
         Box::pin(futures_util::StreamExt::next(&mut self.inner))
     }
+
+    /// All vectors of `count` texts, in their order.
+    pub(super) async fn all(mut self, count: usize) -> Result<Vec<Vec<f32>>> {
+        let mut vectors = vec![Vec::new(); count];
+        while let Some(embedded) = self.next().await {
+            let Embedded { index, vector, .. } = embedded?;
+            vectors[index] = vector;
+        }
+        Ok(vectors)
+    }
+}
+
+/// Vectors of a batch on their way from the device, one behind the other.
+pub(super) type Pending = BoxFuture<'static, Result<Vec<f32>>>;
+
+/// What computes the vectors of tokens.
+pub(super) trait Compute: MaybeSend {
+    /// How texts are read.
+    fn reader(&self) -> &Reader;
+
+    /// What parts of different lengths become in one batch.
+    fn padding(&self) -> Padding;
+
+    /// Submits a batch of parts to the device.
+    fn submit(&mut self, parts: &[&[u32]]) -> Result<Pending>;
 }
 
 /// Where parts come from.
-enum Input<'a> {
+pub(super) enum Input<'a> {
     Texts { texts: Vec<&'a str>, options: TextOptions },
     Tokens(&'a [Vec<u32>]),
 }
@@ -85,8 +110,8 @@ struct Open {
     truncated: bool,
 }
 
-struct Run<'a> {
-    embedder: &'a mut Embedder,
+struct Run<'a, C> {
+    compute: &'a mut C,
     input: Input<'a>,
     /// The first text that is not encoded yet.
     next: usize,
@@ -113,7 +138,7 @@ impl Embedder {
     /// ```
     pub fn stream<'a, T: AsRef<str>>(&'a mut self, texts: &'a [T], options: &TextOptions) -> VectorStream<'a> {
         let texts = texts.iter().map(AsRef::as_ref).collect();
-        self.run(Input::Texts { texts, options: options.clone() })
+        run(self, Input::Texts { texts, options: options.clone() })
     }
 
     /// The vectors of texts that are tokens already, those that start and end a text among them.
@@ -121,32 +146,33 @@ impl Embedder {
     /// # Errors
     /// In the stream: `Shape` for a token that is not in the vocabulary, or more of them than [`Self::max_tokens`].
     pub fn stream_tokens<'a>(&'a mut self, texts: &'a [Vec<u32>]) -> VectorStream<'a> {
-        self.run(Input::Tokens(texts))
-    }
-
-    fn run<'a>(&'a mut self, input: Input<'a>) -> VectorStream<'a> {
-        let run = Run {
-            embedder: self,
-            input,
-            next: 0,
-            batches: Vec::new(),
-            pending: VecDeque::new(),
-            open: HashMap::new(),
-            done: VecDeque::new(),
-        };
-        let inner = stream::unfold(Some(run), |run| async move {
-            let mut run = run?;
-            match run.next().await {
-                Ok(Some(embedded)) => Some((Ok(embedded), Some(run))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error), None)),
-            }
-        });
-        VectorStream { inner: Box::pin(inner) }
+        run(self, Input::Tokens(texts))
     }
 }
 
-impl Run<'_> {
+/// The vectors of `input` as they are computed.
+pub(super) fn run<'a>(compute: &'a mut impl Compute, input: Input<'a>) -> VectorStream<'a> {
+    let run = Run {
+        compute,
+        input,
+        next: 0,
+        batches: Vec::new(),
+        pending: VecDeque::new(),
+        open: HashMap::new(),
+        done: VecDeque::new(),
+    };
+    let inner = stream::unfold(Some(run), |run| async move {
+        let mut run = run?;
+        match run.next().await {
+            Ok(Some(embedded)) => Some((Ok(embedded), Some(run))),
+            Ok(None) => None,
+            Err(error) => Some((Err(error), None)),
+        }
+    });
+    VectorStream { inner: Box::pin(inner) }
+}
+
+impl<C: Compute> Run<'_, C> {
     async fn next(&mut self) -> Result<Option<Embedded>> {
         loop {
             if let Some(embedded) = self.done.pop_front() {
@@ -158,14 +184,14 @@ impl Run<'_> {
                 }
                 let Some(batch) = self.batches.pop() else { continue };
                 let tokens: Vec<&[u32]> = batch.iter().map(|part| part.tokens.as_slice()).collect();
-                let pending = self.embedder.submit(&tokens)?;
+                let pending = self.compute.submit(&tokens)?;
                 self.pending.push_back((batch.iter().map(|part| (part.index, part.tokens.len())).collect(), pending));
             }
             let Some((parts, pending)) = self.pending.pop_front() else {
                 return Ok(self.done.pop_front());
             };
-            let vectors: Vec<f32> = bytemuck::pod_collect_to_vec(&pending.bytes().await?);
-            let d = self.embedder.dimensions();
+            let vectors = pending.await?;
+            let d = self.compute.reader().dimensions();
             for ((index, tokens), vector) in parts.into_iter().zip(vectors.chunks_exact(d)) {
                 self.add(index, tokens, vector);
             }
@@ -175,6 +201,7 @@ impl Run<'_> {
     /// Encodes the next window and cuts it into batches; false where no text is left.
     fn encode(&mut self) -> Result<bool> {
         let start = self.next;
+        let reader = self.compute.reader();
         let encoded = match &self.input {
             Input::Texts { texts, options } => {
                 let mut bytes = 0;
@@ -186,11 +213,11 @@ impl Run<'_> {
                 // A single text may be larger than a window.
                 let end = (start + count.max(1)).min(texts.len());
                 self.next = end;
-                encode_all(self.embedder, &texts[start..end], options)
+                encode_all(reader, &texts[start..end], options)
             }
             Input::Tokens(texts) => {
                 self.next = (start + WINDOW_TEXTS).min(texts.len());
-                texts[start..self.next].iter().map(|tokens| checked(self.embedder, tokens)).collect()
+                texts[start..self.next].iter().map(|tokens| reader.checked(tokens)).collect()
             }
         };
         let mut parts = Vec::new();
@@ -199,11 +226,11 @@ impl Run<'_> {
             let encoded = encoded.map_err(|error| error.context(format!("text {index}")))?;
             let tokens: usize = encoded.tokens.iter().map(Vec::len).sum();
             if tokens == 0 {
-                let vector = vec![0.0; self.embedder.dimensions()];
+                let vector = vec![0.0; reader.dimensions()];
                 self.done.push_back(Embedded { index, vector, tokens, truncated: false });
                 continue;
             }
-            let sum = vec![0.0; self.embedder.dimensions()];
+            let sum = vec![0.0; reader.dimensions()];
             let (count, truncated) = (encoded.tokens.len(), encoded.truncated);
             self.open.insert(index, Open { sum, parts: count, left: count, tokens, truncated });
             parts.extend(encoded.tokens.into_iter().map(|tokens| Part { index, tokens }));
@@ -212,7 +239,7 @@ impl Run<'_> {
         parts.sort_by_key(|part| part.tokens.len());
         let lengths: Vec<usize> = parts.iter().map(|part| part.tokens.len()).collect();
         let mut parts = parts.into_iter();
-        for count in batches(&lengths, self.embedder.batch_tokens) {
+        for count in batches(&lengths, reader.batch_tokens(), self.compute.padding()) {
             self.batches.push(parts.by_ref().take(count).collect());
         }
         Ok(self.next > start)
@@ -228,7 +255,7 @@ impl Run<'_> {
         }
         let Some(open) = self.open.remove(&index) else { return };
         // One part is as the GPU computed it, to the bit.
-        let vector = if open.parts == 1 { vector.to_vec() } else { mean(&open, self.embedder.normalize) };
+        let vector = if open.parts == 1 { vector.to_vec() } else { mean(&open, self.compute.reader().is_normalized()) };
         self.done.push_back(Embedded { index, vector, tokens: open.tokens, truncated: open.truncated });
     }
 }
@@ -239,21 +266,9 @@ fn mean(open: &Open, normalize: bool) -> Vec<f32> {
     open.sum.iter().map(|v| (v / divisor) as f32).collect()
 }
 
-fn checked(embedder: &Embedder, tokens: &[u32]) -> Result<Parts> {
-    if tokens.len() > embedder.max_tokens {
-        let (found, most) = (tokens.len(), embedder.max_tokens);
-        return Err(Error::shape(format!("{found} tokens, expected at most {most}")));
-    }
-    let size = embedder.config().vocab_size;
-    match tokens.iter().find(|&&token| token as usize >= size) {
-        Some(token) => Err(Error::shape(format!("token {token}, expected one below {size}"))),
-        None => Ok(Parts { tokens: vec![tokens.to_vec()], truncated: false }),
-    }
-}
-
 /// Encodes texts, on all cores natively.
-fn encode_all(embedder: &Embedder, texts: &[&str], options: &TextOptions) -> Vec<Result<Parts>> {
-    let encode = |texts: &[&str]| texts.iter().map(|text| embedder.parts(text, options)).collect::<Vec<_>>();
+fn encode_all(reader: &Reader, texts: &[&str], options: &TextOptions) -> Vec<Result<Parts>> {
+    let encode = |texts: &[&str]| texts.iter().map(|text| reader.parts(text, options)).collect::<Vec<_>>();
     #[cfg(not(target_arch = "wasm32"))]
     {
         // What a thread must have to do to be worth starting.
@@ -262,47 +277,37 @@ fn encode_all(embedder: &Embedder, texts: &[&str], options: &TextOptions) -> Vec
         let bytes: usize = texts.iter().map(|text| text.len()).sum();
         let workers = cores.min(bytes / BYTES).min(texts.len());
         if workers > 1 {
-            // Threads take texts as they are ready for them: lengths differ much.
-            let tokenizer = Shared { embedder_parts: &|text| embedder.parts(text, options) };
-            return tokenizer.encode(texts, workers);
+            return encode_on_threads(reader, texts, options, workers);
         }
     }
     encode(texts)
 }
 
-/// What worker threads share: the embedder itself holds plans, which stay on one thread.
+/// The same on as many threads, which take texts as they are ready for them: lengths differ much.
 #[cfg(not(target_arch = "wasm32"))]
-struct Shared<'a> {
-    embedder_parts: &'a (dyn Fn(&str) -> Result<Parts> + Sync),
-}
-
-#[cfg(not(target_arch = "wasm32"))]
-impl Shared<'_> {
-    fn encode(&self, texts: &[&str], workers: usize) -> Vec<Result<Parts>> {
-        use std::sync::atomic::{AtomicUsize, Ordering};
-        const TAKEN: usize = 16;
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut found = Vec::new();
-            loop {
-                let start = next.fetch_add(TAKEN, Ordering::Relaxed);
-                let Some(taken) = texts.get(start..texts.len().min(start + TAKEN)).filter(|taken| !taken.is_empty())
-                else {
-                    return found;
-                };
-                let encoded = taken.iter().map(|text| (self.embedder_parts)(text));
-                found.extend((start..).zip(encoded));
-            }
-        };
-        let mut found: Vec<(usize, Result<Parts>)> = std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            let joined = workers.into_iter().map(|worker| worker.join());
-            joined.flat_map(|found| found.unwrap_or_default()).collect()
-        });
-        found.sort_by_key(|(index, _)| *index);
-        let mut found = found.into_iter().peekable();
-        let lost = || Err(Error::tokenizer("an encoding thread panicked"));
-        let of = |index| found.next_if(|(i, _)| *i == index).map_or_else(lost, |(_, parts)| parts);
-        (0..texts.len()).map(of).collect()
-    }
+fn encode_on_threads(reader: &Reader, texts: &[&str], options: &TextOptions, workers: usize) -> Vec<Result<Parts>> {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    const TAKEN: usize = 16;
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut found = Vec::new();
+        loop {
+            let start = next.fetch_add(TAKEN, Ordering::Relaxed);
+            let Some(taken) = texts.get(start..texts.len().min(start + TAKEN)).filter(|taken| !taken.is_empty()) else {
+                return found;
+            };
+            let encoded = taken.iter().map(|text| reader.parts(text, options));
+            found.extend((start..).zip(encoded));
+        }
+    };
+    let mut found: Vec<(usize, Result<Parts>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.flat_map(|found| found.unwrap_or_default()).collect()
+    });
+    found.sort_by_key(|(index, _)| *index);
+    let mut found = found.into_iter().peekable();
+    let lost = || Err(Error::tokenizer("an encoding thread panicked"));
+    let of = |index| found.next_if(|(i, _)| *i == index).map_or_else(lost, |(_, parts)| parts);
+    (0..texts.len()).map(of).collect()
 }

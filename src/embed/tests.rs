@@ -44,7 +44,7 @@ fn tokenizer_json() -> Vec<u8> {
     .into_bytes()
 }
 
-fn files() -> ModelFiles {
+pub(super) fn files() -> ModelFiles {
     let config = tiny_config();
     ModelFiles {
         config: Some(tiny_json(&config)),
