@@ -1,6 +1,7 @@
-// Puts the site together: node assemble.mjs --package FOLDER --models FOLDER --output FOLDER --cache FOLDER [--quick]
+// Puts the site together: node assemble.mjs --package FOLDER [--burn FOLDER] --models FOLDER --output FOLDER --cache FOLDER [--quick]
 //
 //   --package   what wasm-pack wrote
+//   --burn      the same of the entry `anygpu/burn`, which is left out without it
 //   --models    GGUF files that the site brings along
 //   --output    the site: index.html, page/, anygpu/ (the npm package), models/
 //   --cache     optimised WASM by the hash of its input
@@ -16,8 +17,8 @@ import { parseArgs, promisify } from "node:util";
 import { brotliCompress, constants } from "node:zlib";
 import { build } from "esbuild";
 
-/** What the WASM may weigh on its way to a browser. */
-const LARGEST_BROTLI_BYTES = 2_000_000;
+/** What the WASM of each entry may weigh on its way to a browser. */
+const LARGEST_BROTLI_BYTES = { package: 2_000_000, burn: 8_000_000 };
 /** What rustc compiles for and every browser with WebGPU has. */
 const FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd"];
 
@@ -26,6 +27,7 @@ const run = promisify(execFile);
 const { values } = parseArgs({
   options: {
     package: { type: "string" },
+    burn: { type: "string" },
     models: { type: "string" },
     output: { type: "string" },
     cache: { type: "string" },
@@ -44,30 +46,33 @@ await cp(join(WEB, "js"), npm, { recursive: true });
 await cp(join(WEB, "page"), join(output, "page"), { recursive: true });
 await copyFile(join(WEB, "index.html"), join(output, "index.html"));
 await models(join(output, "models"));
-const wasm = await bindings();
-await bundled(npm, ["index.js", "openai.js", "worker.js"]);
+const entries = ["package", "burn"].filter((name) => values[name]);
+/** The WASM of each entry. */
+const wasm = {};
+for (const name of entries) wasm[name] = await bindings(values[name]);
+if (!values.burn) for (const name of await readdir(npm)) if (name.startsWith("burn")) await rm(join(npm, name));
+await bundled(npm, ["index.js", "openai.js", "worker.js", ...(values.burn ? ["burn.js", "burn-worker.js"] : [])]);
 await bundled(join(output, "page"), ["boot.js", "main.js"]);
 await manifest();
+for (const name of entries) await weigh(wasm[name], LARGEST_BROTLI_BYTES[name]);
 
-const text = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
-if (values.quick) {
-  console.log(`${wasm}: ${text((await stat(wasm)).size)}, not optimised`);
-} else {
+/** Says how large a WASM is; throws where it is larger than it may be. */
+async function weigh(wasm, largest) {
+  const text = (bytes) => `${(bytes / 1e6).toFixed(2)} MB`;
+  if (values.quick) return console.log(`${wasm}: ${text((await stat(wasm)).size)}, not optimised`);
   const bytes = await readFile(wasm);
   const compressed = await promisify(brotliCompress)(bytes, {
     params: { [constants.BROTLI_PARAM_QUALITY]: 11, [constants.BROTLI_PARAM_LGWIN]: 24, [constants.BROTLI_PARAM_SIZE_HINT]: bytes.length },
   });
   console.log(`${wasm}: ${text(bytes.length)}, ${text(compressed.length)} with brotli`);
-  if (compressed.length > LARGEST_BROTLI_BYTES) {
-    throw new Error(`${wasm}: ${compressed.length} bytes with brotli, expected at most ${LARGEST_BROTLI_BYTES}`);
-  }
+  if (compressed.length > largest) throw new Error(`${wasm}: ${compressed.length} bytes with brotli, expected at most ${largest}`);
 }
 
 /** Takes what wasm-pack wrote, its WASM optimised, and returns the path of that. */
-async function bindings() {
+async function bindings(folder) {
   let wasm;
-  for (const name of await readdir(values.package)) {
-    const from = join(values.package, name);
+  for (const name of await readdir(folder)) {
+    const from = join(folder, name);
     const to = join(npm, name);
     if (name.endsWith(".wasm")) {
       wasm = to;
@@ -77,7 +82,7 @@ async function bindings() {
       await copyFile(from, to);
     }
   }
-  if (!wasm) throw new Error(`${values.package}: no WASM in it`);
+  if (!wasm) throw new Error(`${folder}: no WASM in it`);
   return wasm;
 }
 

@@ -2,32 +2,40 @@
 
 import { asFailure, checkSignal, failure } from "./errors.js";
 
-/** The WASM, compiled once for all workers while the first of them starts; null where a page may not, which then do it themselves. */
-let wasm;
+/**
+ * What a worker runs: how it is started, and its WASM. Both name files in a form that bundlers find.
+ *
+ * @typedef {{ worker(): Worker, wasm(): Promise<Response> }} Program
+ */
 
-function compiled() {
-  wasm ??= WebAssembly.compileStreaming(fetch(new URL("./anygpu_web_bg.wasm", import.meta.url))).catch(() => null);
-  return wasm;
+/** The WASM of programs, compiled once for all workers while the first of them starts; null where a page may not, which then do it themselves. */
+const modules = new Map();
+
+function compiled(program) {
+  if (!modules.has(program)) modules.set(program, WebAssembly.compileStreaming(program.wasm()).catch(() => null));
+  return modules.get(program);
 }
 
 /** A worker and the requests that wait for it. */
 class Client {
   #disposed = null;
-  #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module", name: "anygpu" });
+  #worker;
   #waiting = new Map();
   #next = 1;
   /** @type {Error | null} */
   ended = null;
   onEvent = (event) => {};
 
-  constructor() {
+  constructor(program) {
+    this.program = program;
+    this.#worker = program.worker();
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => {
       event.preventDefault?.();
       this.terminate(failure("Io", `the worker failed: ${event.message || "its script could not be loaded"}`));
     };
     this.#worker.onmessageerror = () => this.terminate(failure("Io", "a message of the worker could not be read"));
-    compiled().then((module) => this.#worker.postMessage({ method: "begin", params: { module } }));
+    compiled(program).then((module) => this.#worker.postMessage({ method: "begin", params: { module } }));
   }
 
   #receive({ id, event, result, error, ...rest }) {
@@ -90,11 +98,13 @@ class Client {
 let spare = null;
 let spareTimer;
 
-function takeClient() {
-  clearTimeout(spareTimer);
-  const client = spare && !spare.ended ? spare : new Client();
-  spare = null;
-  return client;
+function takeClient(program) {
+  const client = spare?.program === program ? spare : null;
+  if (client) {
+    clearTimeout(spareTimer);
+    spare = null;
+  }
+  return client && !client.ended ? client : new Client(program);
 }
 
 function giveBack(client) {
@@ -108,8 +118,8 @@ function giveBack(client) {
   }, 30_000);
 }
 
-export async function ask(method, params, options) {
-  const client = takeClient();
+export async function ask(program, method, params, options) {
+  const client = takeClient(program);
   try {
     return await client.request(method, params, options);
   } finally {
@@ -118,9 +128,9 @@ export async function ask(method, params, options) {
 }
 
 /** Loads something into a worker of its own and makes an object of that and what it says of itself. */
-export async function loaded(method, params, { onProgress, onEvent, signal }, make) {
+export async function loaded(program, method, params, { onProgress, onEvent, signal }, make) {
   checkSignal(signal);
-  const client = takeClient();
+  const client = takeClient(program);
   client.onEvent = (event) => {
     const { type, ...rest } = event;
     if (type === "progress") onProgress?.(rest);

@@ -1,75 +1,18 @@
-// Texts to vectors: an encoder in a worker of its own.
+// Texts to vectors: an encoder as a plan.
 
-import { given, loaded, sourceOf } from "./client.js";
-import { failure } from "./errors.js";
-
-/** A model's file, or a folder of one on a server, as what a worker takes. */
-function encoderOf(source) {
-  const folder = source?.folder;
-  if (folder === undefined) return sourceOf(source);
-  const { sha256, bytes } = source;
-  const base = new URL(folder, globalThis.document?.baseURI ?? globalThis.location?.href);
-  // Names are resolved against the folder, not beside it.
-  if (!base.pathname.endsWith("/")) base.pathname += "/";
-  return { ...sourceOf({ url: new URL("model.safetensors", base), sha256, bytes }), folder: base.href };
-}
+import { CORE } from "./core.js";
+import { Encoder, loadEncoder } from "./encoder.js";
 
 /** An encoder on the GPU. */
-export class Embedder {
-  #client;
-  #info;
-
-  /** @internal */
-  constructor(client, { prompts, ...info }) {
-    this.#client = client;
-    this.#info = { ...info, prompts: Object.fromEntries(prompts) };
-  }
-
+export class Embedder extends Encoder {
   /** Loads an encoder onto the GPU. */
   static async load(source, options = {}) {
-    const { onProgress, onEvent, signal, cache = true } = options;
     const { dtype, pooling, normalize, maxTokens, batchTokens, profile } = options;
-    const spec = encoderOf(source);
-    const own = given({ dtype, pooling, normalize, maxTokens, batchTokens, profile });
-    const params = { source: spec, cache: cache && !spec.blob, options: own };
-    return loaded("loadEmbedder", params, { onProgress, onEvent, signal }, (client, info) => new Embedder(client, info));
-  }
-
-  /** The adapter, the model and their memory, as they were when the model was loaded. */
-  get info() {
-    return this.#info;
-  }
-
-  /** Numbers of a vector. */
-  get dimensions() {
-    return this.#info.model.dimensions;
+    return loadEncoder(Embedder, CORE, source, { dtype, pooling, normalize, maxTokens, batchTokens, profile }, options);
   }
 
   /** GPU memory that the encoder takes now and took at most, and the size of the worker's WASM memory. */
   memory() {
-    return this.#client.request("memory");
-  }
-
-  /** The vectors of texts, in their order. */
-  async embed(texts, options = {}) {
-    const { signal, onProgress, prefix, prompt, split } = options;
-    if (!Array.isArray(texts) || !texts.every((text) => typeof text === "string")) {
-      throw failure("Shape", "embed: expected a list of strings");
-    }
-    const params = { texts, options: given({ prefix, prompt, split }) };
-    const onMessage = ({ progress }) => onProgress?.(progress);
-    const values = await this.#client.request("embed", params, { signal, onMessage });
-    const d = this.dimensions;
-    return texts.map((_, index) => values.subarray(index * d, (index + 1) * d));
-  }
-
-  /** Frees all GPU memory and ends the worker. */
-  dispose() {
-    return this.#client.dispose("the encoder was disposed");
-  }
-
-  /** @internal Requests that only tests make. */
-  request(method, params) {
-    return this.#client.request(method, params);
+    return this.request("memory");
   }
 }

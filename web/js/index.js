@@ -2,6 +2,7 @@
 
 import { cache } from "./cache.js";
 import { ask, camel, given, loaded, sourceOf } from "./client.js";
+import { CORE } from "./core.js";
 import { Embedder } from "./embedder.js";
 import { checkSignal, failure } from "./errors.js";
 
@@ -23,7 +24,7 @@ export class Engine {
     const { onProgress, onEvent, signal, cache = true, contextLength, slots, profile, ahead } = options;
     const spec = sourceOf(source);
     const params = { source: spec, cache: cache && !spec.blob, options: given({ contextLength, slots, profile, ahead }) };
-    return loaded("load", params, { onProgress, onEvent, signal }, (client, info) => new Engine(client, info));
+    return loaded(CORE, "load", params, { onProgress, onEvent, signal }, (client, info) => new Engine(client, info));
   }
 
   /** What a model is and would take on the GPU, from its header. */
@@ -31,12 +32,12 @@ export class Engine {
     const { contextLength, slots, profile, cache = true, signal } = options;
     const spec = sourceOf(source);
     const params = { source: spec, cache: cache && !spec.blob, options: given({ contextLength, slots, profile }) };
-    return camel(await ask("plan", params, { signal }));
+    return camel(await ask(CORE, "plan", params, { signal }));
   }
 
   /** The browser's adapter. */
   static async adapter(options = {}) {
-    return camel(await ask("adapter", given({ profile: options.profile })));
+    return camel(await ask(CORE, "adapter", given({ profile: options.profile })));
   }
 
   /** The adapter, the model and their memory, as they were when the model was loaded. */
@@ -139,6 +140,6 @@ export async function check(options = {}) {
     rows.push(row);
     onRow?.(row);
   };
-  const summary = await ask("check", { options: given({ profile, filter }) }, { signal, onMessage });
+  const summary = await ask(CORE, "check", { options: given({ profile, filter }) }, { signal, onMessage });
   return { ...camel(summary), rows };
 }

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen::prelude::*;
 
-use crate::engine::{call, described};
+use crate::engine::call;
 use crate::error::{bad_options, to_js};
 use crate::host::{Host, now};
+use crate::recovery::described;
 
 /// What is checked.
 #[derive(Deserialize, Default)]

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use anygpu::embed::{self, LoadOptions, Long, ModelFiles, TextOptions};
+use anygpu::embed::{LoadOptions, Long, ModelFiles, Reader, TextOptions};
 use anygpu::gpu::Context;
 use anygpu::models::bert::Pooling;
 use anygpu::{DType, Error, ErrorKind, Result};
@@ -12,9 +12,10 @@ use serde::Deserialize;
 use serde_json::json;
 use wasm_bindgen::prelude::*;
 
-use crate::engine::{ATTEMPTS, attempt, described};
+use crate::encoder::{self, Choice, Encoder, KernelsName, Loaded};
 use crate::error::{bad_options, from_js, to_js};
 use crate::host::{Host, now};
+use crate::recovery::{ATTEMPTS, attempt, described};
 use crate::source::{JsSource, Source};
 
 #[wasm_bindgen]
@@ -49,13 +50,22 @@ struct Options {
     max_tokens: Option<usize>,
     /// Tokens computed together: as many as leave a GPU of a phone answering.
     batch_tokens: usize,
-    /// A stored profile to clip the device to.
+    /// See [`Choice`].
     profile: Option<String>,
+    kernels: Option<KernelsName>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { dtype: None, pooling: None, normalize: None, max_tokens: None, batch_tokens: 4096, profile: None }
+        Self {
+            dtype: None,
+            pooling: None,
+            normalize: None,
+            max_tokens: None,
+            batch_tokens: 4096,
+            profile: None,
+            kernels: None,
+        }
     }
 }
 
@@ -80,19 +90,13 @@ impl From<PoolingName> for Pooling {
 /// How texts are read.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-struct Reading {
+struct Wanted {
     /// What goes in front of every text.
     prefix: Option<String>,
     /// The same by a name that the model's files know.
     prompt: Option<String>,
     /// Long texts are cut into parts instead of at their end.
     split: bool,
-}
-
-/// What lives on the device, and goes with it.
-struct Loaded {
-    embedder: embed::Embedder,
-    is_cpu: bool,
 }
 
 /// Vectors as far as they are there. They outlive the device that began them.
@@ -109,7 +113,7 @@ pub struct Embedder {
     host: Host,
     files: ModelFiles,
     load_options: LoadOptions,
-    profile: Option<String>,
+    choice: Choice,
     /// Taken out while something runs on it.
     loaded: RefCell<Option<Loaded>>,
     /// Of the device in use, for questions while something runs.
@@ -133,30 +137,29 @@ impl Embedder {
     /// What was loaded and onto what, as JSON.
     pub fn info(&self) -> String {
         let loaded = self.loaded.borrow();
-        let Some(Loaded { embedder, is_cpu }) = loaded.as_ref() else { return "null".to_owned() };
-        let (config, context) = (embedder.config(), embedder.context());
-        let pooling = match embedder.pooling() {
+        let Some(Loaded { encoder, is_cpu }) = loaded.as_ref() else { return "null".to_owned() };
+        let reader = encoder.reader();
+        let pooling = match reader.pooling() {
             Pooling::Mean => "mean",
             Pooling::Cls => "cls",
             Pooling::LastToken => "last",
         };
-        json!({
-            "adapter": described(context, *is_cpu),
+        let mut info = json!({
+            "adapter": described(encoder.context(), *is_cpu),
             "model": {
-                "dtype": embedder.dtype().name(),
-                "dimensions": embedder.dimensions(),
-                "layers": config.n_layers,
-                "vocabulary": config.vocab_size,
-                "maxTokens": embedder.max_tokens(),
+                "dimensions": reader.dimensions(),
+                "layers": reader.config().n_layers,
+                "vocabulary": reader.config().vocab_size,
+                "maxTokens": reader.max_tokens(),
                 "pooling": pooling,
-                "normalized": embedder.is_normalized(),
+                "normalized": reader.is_normalized(),
             },
             // Pairs: names of a model's files are not to be rewritten as keys.
-            "prompts": embedder.prompts().collect::<Vec<_>>(),
-            "memory": { "weightBytes": embedder.weight_bytes(), "bytes": context.memory().current_bytes() },
+            "prompts": reader.prompts().collect::<Vec<_>>(),
             "loadMs": self.load_ms.get(),
-        })
-        .to_string()
+        });
+        encoder.describe(&mut info);
+        info.to_string()
     }
 
     /// GPU memory that this encoder's buffers take, as JSON.
@@ -176,7 +179,7 @@ impl Embedder {
     ) -> std::result::Result<js_sys::Float32Array, JsValue> {
         self.cancelled.set(false);
         let values = async {
-            let reading: Reading = serde_json::from_str(&options).map_err(|error| bad_options(&error))?;
+            let reading: Wanted = serde_json::from_str(&options).map_err(|error| bad_options(&error))?;
             self.compute(&texts, &reading, &on_progress).await
         };
         values.await.map(|values| js_sys::Float32Array::from(&values[..])).map_err(|error| to_js(&error))
@@ -221,7 +224,7 @@ impl Embedder {
             host,
             files,
             load_options,
-            profile: options.profile,
+            choice: Choice { profile: options.profile, kernels: options.kernels },
             loaded: RefCell::new(None),
             context: RefCell::new(None),
             cancelled: Cell::new(false),
@@ -236,31 +239,10 @@ impl Embedder {
     }
 
     async fn load_once(&self) -> Result<Loaded> {
-        let (adapter, context) = self.host.open(self.profile.as_deref()).await?;
-        self.context.replace(Some(context.clone()));
-        let tell = |progress: anygpu::generate::LoadProgress| {
-            self.host.say(&json!({
-                "type": "progress", "phase": "load",
-                "loadedBytes": progress.loaded_bytes, "totalBytes": progress.total_bytes,
-            }));
+        let opened = |context: &Context| {
+            self.context.replace(Some(context.clone()));
         };
-        let embedder = embed::Embedder::load(&context, self.files.clone(), &self.load_options, tell).await?;
-        // A CPU that plays a GPU takes many seconds for them: there only what is used is compiled.
-        if !adapter.is_cpu() {
-            self.host.say(&json!({ "type": "progress", "phase": "compile" }));
-            let mut shaders = Vec::new();
-            // What few and many tokens need.
-            for tokens in [16, 32, 64, 128, embedder.batch_tokens()] {
-                for shader in embedder.uncompiled(tokens, 1)? {
-                    if !shaders.contains(&shader) {
-                        shaders.push(shader);
-                    }
-                }
-            }
-            self.host.compile_all(&shaders).await?;
-        }
-        context.finish().await?;
-        Ok(Loaded { embedder, is_cpu: adapter.is_cpu() })
+        encoder::load(&self.host, &self.choice, self.files.clone(), &self.load_options, opened).await
     }
 
     /// Takes what is loaded out; loads it again where its device was lost.
@@ -269,7 +251,7 @@ impl Embedder {
         let lost = match &loaded {
             // Any other error is for the call that caused it, which is over.
             Some(loaded) => {
-                loaded.embedder.context().check().err().filter(|error| error.kind() == ErrorKind::DeviceLost)
+                loaded.encoder.context().check().err().filter(|error| error.kind() == ErrorKind::DeviceLost)
             }
             None => Some(Error::device_lost("the device was lost")),
         };
@@ -282,13 +264,13 @@ impl Embedder {
         }
     }
 
-    async fn compute(&self, texts: &[String], reading: &Reading, on_progress: &js_sys::Function) -> Result<Vec<f32>> {
+    async fn compute(&self, texts: &[String], reading: &Wanted, on_progress: &js_sys::Function) -> Result<Vec<f32>> {
         let mut vectors = Vectors { values: Vec::new(), done: vec![false; texts.len()], count: 0 };
         let mut left = ATTEMPTS;
         loop {
             let mut loaded = self.take().await?;
             let before = vectors.count;
-            let result = self.go_on(&mut loaded.embedder, texts, reading, &mut vectors, on_progress).await;
+            let result = self.go_on(loaded.encoder.as_mut(), texts, reading, &mut vectors, on_progress).await;
             match result {
                 Err(error) if error.kind() == ErrorKind::DeviceLost && left > 1 => {
                     left = if vectors.count > before { ATTEMPTS } else { left - 1 };
@@ -304,18 +286,18 @@ impl Embedder {
     /// Computes what is missing.
     async fn go_on(
         &self,
-        embedder: &mut embed::Embedder,
+        encoder: &mut dyn Encoder,
         texts: &[String],
-        reading: &Reading,
+        reading: &Wanted,
         vectors: &mut Vectors,
         on_progress: &js_sys::Function,
     ) -> Result<()> {
-        let options = text_options(embedder, reading)?;
-        let d = embedder.dimensions();
+        let options = text_options(encoder.reader(), reading)?;
+        let d = encoder.reader().dimensions();
         vectors.values.resize(texts.len() * d, 0.0);
         let missing: Vec<usize> = (0..texts.len()).filter(|&index| !vectors.done[index]).collect();
         let asked: Vec<&str> = missing.iter().map(|&index| texts[index].as_str()).collect();
-        let mut stream = embedder.stream(&asked, &options);
+        let mut stream = encoder.stream(&asked, &options);
         let mut told = now();
         while let Some(embedded) = stream.next().await {
             let embedded = embedded?;
@@ -337,13 +319,13 @@ impl Embedder {
     }
 }
 
-fn text_options(embedder: &embed::Embedder, reading: &Reading) -> Result<TextOptions> {
+fn text_options(reader: &Reader, reading: &Wanted) -> Result<TextOptions> {
     let prefix = match (&reading.prefix, &reading.prompt) {
         (Some(_), Some(_)) => return Err(Error::shape("options: found prefix and prompt, expected one of them")),
         (Some(prefix), None) => prefix.clone(),
         (None, None) => String::new(),
         (None, Some(name)) => {
-            let prompts: BTreeMap<&str, &str> = embedder.prompts().collect();
+            let prompts: BTreeMap<&str, &str> = reader.prompts().collect();
             let found = prompts.get(name.as_str()).copied().ok_or_else(|| {
                 let known: Vec<&str> = prompts.keys().copied().collect();
                 Error::shape(format!("prompt {name:?}: not found, expected one of {known:?}"))

@@ -16,6 +16,7 @@ use wasm_bindgen::prelude::*;
 
 use crate::error::{bad_options, from_js, to_js};
 use crate::host::{Host, now};
+use crate::recovery::{attempt, described};
 use crate::source::{JsSource, Source};
 
 /// How a model is opened.
@@ -63,9 +64,6 @@ pub struct Engine {
     pub(crate) cancelled: Cell<bool>,
     load_ms: Cell<f64>,
 }
-
-/// How often a load or a generation is begun again in a row when devices are lost without getting further.
-pub const ATTEMPTS: usize = 3;
 
 #[wasm_bindgen]
 impl Engine {
@@ -136,13 +134,6 @@ impl Engine {
     }
 }
 
-/// An adapter's or a device's profile as JSON, with whether a CPU plays it.
-pub fn described(context: &Context, is_cpu: bool) -> Value {
-    let mut profile = serde_json::to_value(context.profile()).unwrap_or_default();
-    profile["isCpu"] = json!(is_cpu);
-    profile
-}
-
 impl Engine {
     /// Takes what is loaded out, to be put back with [`Self::give_back`]; loads it again where its device was lost.
     pub async fn take(&self) -> Result<Loaded> {
@@ -189,13 +180,7 @@ impl Engine {
         let (opened, file) = join(self.host.open(self.options.profile.as_deref()), ModelFile::open(source)).await;
         let (adapter, context) = opened?;
         self.context.replace(Some(context.clone()));
-        let model = Model::load_file(&context, file?, |progress| {
-            self.host.say(&json!({
-                "type": "progress", "phase": "load",
-                "loadedBytes": progress.loaded_bytes, "totalBytes": progress.total_bytes,
-            }));
-        })
-        .await?;
+        let model = Model::load_file(&context, file?, |progress| self.host.loaded(progress)).await?;
         let mut session = model.session(SessionOptions {
             context_length: self.options.context_length,
             slots: self.options.slots,
@@ -262,30 +247,6 @@ fn words(model: &Model) -> Result<(Option<ChatTemplate>, Vec<u32>)> {
     let template = model.chat_template()?.with_time((js_sys::Date::now() / 1e3) as i64);
     let stops = (0..tokenizer.vocab_size() as u32).filter(|&id| tokenizer.is_end_of_generation(id)).collect();
     Ok((Some(template), stops))
-}
-
-/// Loads, again where the device is lost meanwhile; tells the page where that replaces one that was `lost`.
-pub async fn attempt<T>(host: &Host, lost: Option<&Error>, load: impl AsyncFn() -> Result<T>) -> Result<T> {
-    let mut result = Err(Error::device_lost("the device was lost"));
-    for _ in 0..ATTEMPTS {
-        result = load().await;
-        match &result {
-            Err(error) if error.kind() == ErrorKind::DeviceLost => continue,
-            _ => break,
-        }
-    }
-    match (result, lost) {
-        (Ok(loaded), lost) => {
-            if lost.is_some() {
-                host.say(&json!({ "type": "rebuilt" }));
-            }
-            Ok(loaded)
-        }
-        (Err(error), Some(lost)) => {
-            Err(Error::device_lost(format!("{lost}; the model cannot be loaded again: {error}")))
-        }
-        (Err(error), None) => Err(error),
-    }
 }
 
 /// Calls JavaScript with a JSON value.

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 
-use crate::engine::{ATTEMPTS, Engine, Loaded};
+use crate::engine::{Engine, Loaded};
 use crate::error::{bad_options, from_js, to_js};
 use crate::host::now;
+use crate::recovery::ATTEMPTS;
 
 /// What to write: one of `messages`, `prompt` and `tokens`, and how.
 #[derive(Deserialize)]

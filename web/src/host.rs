@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use anygpu::generate::LoadProgress;
 use anygpu::gpu::pipeline::Uncompiled;
 use anygpu::gpu::{Access, Adapter, AdapterOptions, Context};
 use anygpu::profile::Profile;
@@ -99,8 +100,21 @@ impl Host {
         let clip = profile.map(Profile::by_name).transpose()?;
         let adapter = self.adapter().await?;
         let context = Context::open(&adapter, clip.as_ref()).await?;
-        CURRENT.set(Some(context.clone()));
+        self.watch(&context);
         Ok((adapter, context))
+    }
+
+    /// Has errors that reach JavaScript only come to this device.
+    pub fn watch(&self, context: &Context) {
+        CURRENT.set(Some(context.clone()));
+    }
+
+    /// Tells the page how much of a model is on the device.
+    pub fn loaded(&self, progress: LoadProgress) {
+        self.say(&json!({
+            "type": "progress", "phase": "load",
+            "loadedBytes": progress.loaded_bytes, "totalBytes": progress.total_bytes,
+        }));
     }
 
     /// Forgets the device, so that the last of its handles frees it.

@@ -12,13 +12,13 @@ mod tools;
 use crate::run::{self, Step, root};
 use rust::Environment;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 const HELP: &str = "\
 Builds the npm package and the page into web/dist, after setting up what is missing.
 
-usage: cargo xtask web [--quick]         --quick: not optimised and not measured, for a developer's loop
+usage: cargo xtask web [--quick]         --quick: without Burn, not optimised and not measured, for a developer's loop
        cargo xtask web --environment     sets up, then prints lines for a shell (eval \"$(cargo xtask web --environment)\"),
                                          after which cargo build --target wasm32-unknown-unknown works
 
@@ -61,20 +61,29 @@ pub fn dist() -> PathBuf {
 pub fn build(quick: bool) -> Result<(), String> {
     let environment = environment()?;
     let web = root().join("web");
-    let target = target_folder()?;
-    let package = target.join("package");
-
-    let mut pack = Command::new("wasm-pack");
-    environment.apply(&mut pack)?;
     // A folder of its own: the compiler may be another than that of the rest.
-    pack.stdin(Stdio::null()).env("CARGO_TARGET_DIR", &target);
-    pack.arg("build").arg(&web).args(["--target", "web", "--mode", "no-install", "--no-opt", "--no-pack", "--profile"]);
-    pack.arg(if quick { "release" } else { "web" }).arg("--out-dir").arg(&package);
-    run::status(pack.args(["--", "--locked"]))?;
+    let target = target_folder()?;
+    let pack = |package: &Path, profile: &str, arguments: &[&str]| {
+        let mut pack = Command::new("wasm-pack");
+        environment.apply(&mut pack)?;
+        pack.stdin(Stdio::null()).env("CARGO_TARGET_DIR", &target);
+        pack.arg("build").arg(&web).args(["--target", "web", "--mode", "no-install", "--no-opt", "--no-pack"]);
+        pack.args(["--profile", profile]).arg("--out-dir").arg(package).args(arguments);
+        run::status(&mut pack)
+    };
+    let (package, burn) = (target.join("package"), target.join("package-burn"));
+    pack(&package, if quick { "release" } else { "web" }, &["--", "--locked"])?;
+    if !quick {
+        let features = ["--out-name", "anygpu_burn", "--", "--locked", "--no-default-features", "--features", "burn"];
+        pack(&burn, "web", &features)?;
+    }
 
     let mut assemble = Command::new("node");
     assemble.stdin(Stdio::null()).arg(web.join("assemble.mjs"));
     assemble.arg("--package").arg(&package).arg("--models").arg(root().join("benches/models"));
+    if !quick {
+        assemble.arg("--burn").arg(&burn);
+    }
     assemble.arg("--output").arg(dist()).arg("--cache").arg(target.join("optimised"));
     run::status(assemble.args(quick.then_some("--quick")))
 }

@@ -5,7 +5,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { cosine, minilm, stored, writeGguf } from "../lib/minilm.mjs";
+import { minilm, near, stored, writeGguf } from "../lib/minilm.mjs";
 import { start } from "./setup.mjs";
 
 const GGUF = "minilm-f32.gguf";
@@ -26,16 +26,6 @@ after(async () => {
   await world?.stop();
   await rm(folder, { recursive: true });
 });
-
-/** Every vector is that of the text, and has length 1. */
-function near(found, expected, least) {
-  assert.equal(found.length, expected.length);
-  for (const [index, { text, vector }] of expected.entries()) {
-    const likeness = cosine(found[index], vector);
-    assert.ok(likeness >= least, `cosine ${likeness} at ${JSON.stringify(text)}, expected ${least}`);
-    assert.ok(Math.abs(Math.hypot(...found[index]) - 1) < 1e-4, "its length is 1");
-  }
-}
 
 test("a folder by URL; its device lost, disposed", async () => {
   const found = await world.run(async (texts) => {

