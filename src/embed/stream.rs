@@ -11,7 +11,7 @@ use futures_util::stream;
 use super::packing::{Padding, batches};
 use super::reader::Parts;
 use super::{Embedder, Reader, TextOptions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::format::source::{BoxFuture, MaybeSend};
 
 /// Batches submitted before the first is waited for.
@@ -307,7 +307,7 @@ fn encode_on_threads(reader: &Reader, texts: &[&str], options: &TextOptions, wor
     });
     found.sort_by_key(|(index, _)| *index);
     let mut found = found.into_iter().peekable();
-    let lost = || Err(Error::tokenizer("an encoding thread panicked"));
+    let lost = || Err(crate::error::Error::tokenizer("an encoding thread panicked"));
     let of = |index| found.next_if(|(i, _)| *i == index).map_or_else(lost, |(_, parts)| parts);
     (0..texts.len()).map(of).collect()
 }

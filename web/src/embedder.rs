@@ -20,7 +20,7 @@ use crate::source::{JsSource, Source};
 
 #[wasm_bindgen]
 extern "C" {
-    /// What `worker.js` opened and fetched of a model: each undefined where it is not there, but for the weights.
+    /// What `serve.js` opened and fetched of a model: each undefined where it is not there, but for the weights.
     pub type JsFiles;
 
     #[wasm_bindgen(method, getter)]

@@ -16,7 +16,7 @@ use crate::error::{bad_options, from_js};
 
 #[wasm_bindgen]
 extern "C" {
-    /// The worker's side: `gpu.js` and `worker.js`.
+    /// The worker's side: `gpu.js` and `serve.js`.
     #[derive(Clone)]
     pub type Host;
 
