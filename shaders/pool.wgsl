@@ -10,6 +10,10 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // y[S, K]
 @group(0) @binding(15) var<uniform> params: Params;
 
+#ifdef WRITABLE
+var<workgroup> shared_text: vec2<u32>;
+#endif
+
 const HELD = (K + WORKGROUP - 1u) / WORKGROUP;
 
 @compute @workgroup_size(WORKGROUP)
@@ -19,7 +23,15 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if index >= params.texts {
         return;
     }
+#ifdef WRITABLE
+    // The barriers of the sum depend on it, so the compiler has to know that it is the same in all invocations.
+    if lane == 0u {
+        shared_text = texts[index];
+    }
+    let text = workgroupUniformLoad(&shared_text);
+#else
     let text = texts[index];
+#endif
     if text.y == 0u {
         return;
     }

@@ -45,12 +45,22 @@ pub enum Flag {
     HALVES,
     /// Blocks of results held by 32 neighbours of a subgroup.
     SPREAD,
+    /// All buffers are bound writable: what all invocations read alike of one, a browser's compiler takes for different.
+    WRITABLE,
 }
 
 impl Flag {
     /// Every flag.
-    pub const ALL: [Flag; 7] =
-        [Flag::F16, Flag::SUBGROUPS, Flag::COOP_MATRIX, Flag::DOT4, Flag::TILES, Flag::HALVES, Flag::SPREAD];
+    pub const ALL: [Flag; 8] = [
+        Flag::F16,
+        Flag::SUBGROUPS,
+        Flag::COOP_MATRIX,
+        Flag::DOT4,
+        Flag::TILES,
+        Flag::HALVES,
+        Flag::SPREAD,
+        Flag::WRITABLE,
+    ];
 
     /// The name that `#ifdef` takes.
     pub fn name(self) -> &'static str {
@@ -62,6 +72,7 @@ impl Flag {
             Flag::TILES => "TILES",
             Flag::HALVES => "HALVES",
             Flag::SPREAD => "SPREAD",
+            Flag::WRITABLE => "WRITABLE",
         }
     }
 

@@ -29,6 +29,11 @@ fn get_top(i: u32) -> vec4<f32> {
     return shared_tops[i];
 }
 
+// The same for all invocations.
+fn get_first_top() -> vec4<f32> {
+    return workgroupUniformLoad(&shared_tops[0]);
+}
+
 // Conversion of what f16 cannot hold is undefined.
 fn narrow(v: vec4<f32>) -> Vec4 {
     return Vec4(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
@@ -40,6 +45,10 @@ fn put_top(i: u32, value: vec4<f32>) {
 
 fn get_top(i: u32) -> vec4<f32> {
     return right[i];
+}
+
+fn get_first_top() -> vec4<f32> {
+    return workgroupUniformLoad(&right[0]);
 }
 
 fn narrow(v: vec4<f32>) -> Vec4 {
@@ -54,8 +63,20 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let ty = lane / 16u;
     let tx = lane % 16u;
     // Rows are in the order of their texts, so these are the bounds of all keys.
+    let last = min(first + QUERIES, params.rows) - 1u;
+#ifdef WRITABLE
+    // Barriers depend on them, so the compiler has to know that they are the same in all invocations. Rows are counted
+    // exactly in f32: a device binds fewer than 2^24.
+    if lane == 0u {
+        put_top(0u, vec4<f32>(f32(rows[first].z), f32(rows[last].w), 0.0, 0.0));
+    }
+    let bounds = vec4<u32>(get_first_top());
+    let begin = bounds.x;
+    let end = bounds.y;
+#else
     let begin = rows[first].z;
-    let end = rows[min(first + QUERIES, params.rows) - 1u].w;
+    let end = rows[last].w;
+#endif
 
     var start_of: vec4<u32>;
     var end_of: vec4<u32>;

@@ -19,7 +19,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels::Kernel;
 use crate::profile::Profile;
-use crate::shader::Spec;
+use crate::shader::{Flag, Spec};
 use crate::tensor::{Storage, Tensor};
 
 /// A rendered shader: text, and its key among Burn's pipelines.
@@ -171,7 +171,7 @@ impl Launcher {
     pub fn launch(&self, kernel: &impl Kernel, operands: &Operands, context: usize) -> Result<()> {
         kernel.check()?;
         let bindings = kernel.bindings();
-        let source = self.source(kernel.spec(&self.profile), bindings.len())?;
+        let source = self.source(kernel.spec(&self.profile).flag(Flag::WRITABLE), bindings.len())?;
         let mut arguments = KernelArguments::new();
         let mut client = None;
         for binding in &bindings {
@@ -225,7 +225,7 @@ fn adapt(source: &str, bindings: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shader::{Flag, Target};
+    use crate::shader::Target;
 
     #[test]
     fn shaders_get_one_group_of_writable_bindings_that_main_uses() {

@@ -60,7 +60,7 @@ test("what cannot be loaded is refused by name", async () => {
   }));
   assert.deepEqual(Object.values(found).map(({ name }) => name), ["Io", "Unsupported", "Shape", "Shape", "Cancelled"]);
   assert.ok(Object.values(found).every(({ isError }) => isError));
-  assert.match(found.folder.message, /the server answered 404/);
+  assert.match(found.folder.message, /nowhere\/model\.safetensors: HTTP 404/);
   assert.match(found.llama.message, /found "llama", expected "bert"/);
   assert.match(found.kernels.message, /found "cuda", expected one of \["own","burn"\]/);
   assert.deepEqual(world.problems, []);
