@@ -17,8 +17,14 @@ import { parseArgs, promisify } from "node:util";
 import { brotliCompress, constants } from "node:zlib";
 import { build } from "esbuild";
 
-/** What the WASM of each entry may weigh on its way to a browser. */
-const LARGEST_BROTLI_BYTES = { package: 2_000_000, burn: 8_000_000 };
+/**
+ * Entries of the package, by the option that names their WASM: how much that may weigh on its way to a browser, and how hard
+ * wasm-opt works on it. Of what Burn is, several times as much as the rest, more would take minutes and save little.
+ */
+const ENTRIES = {
+  package: { largestBrotliBytes: 2_000_000, effort: "-O3" },
+  burn: { largestBrotliBytes: 4_000_000, effort: "-O1" },
+};
 /** What rustc compiles for and every browser with WebGPU has. */
 const FEATURES = ["bulk-memory", "bulk-memory-opt", "multivalue", "mutable-globals", "nontrapping-float-to-int", "reference-types", "sign-ext", "simd"];
 
@@ -46,15 +52,14 @@ await cp(join(WEB, "js"), npm, { recursive: true });
 await cp(join(WEB, "page"), join(output, "page"), { recursive: true });
 await copyFile(join(WEB, "index.html"), join(output, "index.html"));
 await models(join(output, "models"));
-const entries = ["package", "burn"].filter((name) => values[name]);
-/** The WASM of each entry. */
-const wasm = {};
-for (const name of entries) wasm[name] = await bindings(values[name]);
+// Side by side: optimising and compressing take one core each.
+const entries = Object.keys(ENTRIES).filter((name) => values[name]);
+const wasm = await Promise.all(entries.map((name) => bindings(values[name], ENTRIES[name].effort)));
 if (!values.burn) for (const name of await readdir(npm)) if (name.startsWith("burn")) await rm(join(npm, name));
 await bundled(npm, ["index.js", "openai.js", "worker.js", ...(values.burn ? ["burn.js", "burn-worker.js"] : [])]);
 await bundled(join(output, "page"), ["boot.js", "main.js"]);
 await manifest();
-for (const name of entries) await weigh(wasm[name], LARGEST_BROTLI_BYTES[name]);
+await Promise.all(entries.map((name, index) => weigh(wasm[index], ENTRIES[name].largestBrotliBytes)));
 
 /** Says how large a WASM is; throws where it is larger than it may be. */
 async function weigh(wasm, largest) {
@@ -69,14 +74,14 @@ async function weigh(wasm, largest) {
 }
 
 /** Takes what wasm-pack wrote, its WASM optimised, and returns the path of that. */
-async function bindings(folder) {
+async function bindings(folder, effort) {
   let wasm;
   for (const name of await readdir(folder)) {
     const from = join(folder, name);
     const to = join(npm, name);
     if (name.endsWith(".wasm")) {
       wasm = to;
-      await copyFile(values.quick ? from : await optimised(from), to);
+      await copyFile(values.quick ? from : await optimised(from, effort), to);
     } else if (name.endsWith(".js") || name.endsWith(".ts")) {
       if (await exists(to)) throw new Error(`web/js/${name} has the name of a file of wasm-bindgen's`);
       await copyFile(from, to);
@@ -86,9 +91,9 @@ async function bindings(folder) {
   return wasm;
 }
 
-async function optimised(path) {
+async function optimised(path, effort) {
   const { version } = JSON.parse(await readFile(join(WEB, "node_modules/binaryen/package.json"), "utf8"));
-  const flags = ["-O3", "--strip-producers", "--strip-debug", ...FEATURES.map((feature) => `--enable-${feature}`)];
+  const flags = [effort, "--strip-producers", "--strip-debug", ...FEATURES.map((feature) => `--enable-${feature}`)];
   const hash = createHash("sha256").update(await readFile(path)).update(JSON.stringify([version, flags]));
   const kept = join(values.cache, `${hash.digest("hex").slice(0, 32)}.wasm`);
   if (await exists(kept)) return kept;
