@@ -75,7 +75,7 @@ pub fn build(quick: bool) -> Result<(), String> {
     pack(&package, if quick { "release" } else { "web" }, &["--", "--locked"])?;
     if !quick {
         let features = ["--out-name", "anygpu_burn", "--", "--locked", "--no-default-features", "--features", "burn"];
-        pack(&burn, "web", &features)?;
+        pack(&burn, "web-burn", &features)?;
     }
 
     let mut assemble = Command::new("node");
