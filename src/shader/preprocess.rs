@@ -221,7 +221,7 @@ mod tests {
             ),
             (
                 "bad-flag.wgsl",
-                "shaders/bad-flag.wgsl:1: unknown flag `Q4_K`; there are F16, SUBGROUPS, COOP_MATRIX, DOT4, TILES, HALVES, SPREAD",
+                "shaders/bad-flag.wgsl:1: unknown flag `Q4_K`; there are F16, SUBGROUPS, COOP_MATRIX, DOT4, TILES, HALVES, SPREAD, WRITABLE",
             ),
             ("bad-open.wgsl", "shaders/bad-open.wgsl:2: this block has no `#endif`"),
             ("bad-endif.wgsl", "shaders/bad-endif.wgsl:3: `#endif` without `#ifdef`"),
