@@ -120,8 +120,8 @@ fn dots(rows: array<u32, TILE>, lane: u32) -> Tile {
         }
     }
 #else
-    for (var turn = 0u; turn < (K / UNIT + AHEAD * LANES - 1u) / (AHEAD * LANES); turn++) {
-        let first = turn * (AHEAD * LANES) + lane % LANES;
+    // Unrolled it would be slower: what is to be under way at once is written out.
+    for (var first = lane % LANES; first < K / UNIT; first += AHEAD * LANES) {
         var loaded: array<array<Unit, TILE>, AHEAD>;
         for (var u = 0u; u < AHEAD; u++) {
             for (var t = 0u; t < TILE; t++) {

@@ -88,6 +88,8 @@ fn loops_count_by_one_in_browsers() {
         "for (var r = group.y; r < params.rows; r += groups.y) {",
         "for (var i = lane; i < window; i += WORKGROUP) {",
         "while owner + 1u < WORKGROUP && drawn >= counts[owner] {",
+        // Not to be unrolled.
+        "for (var first = lane % LANES; first < K / UNIT; first += AHEAD * LANES) {",
         "for (var width = 2u; width <= size; width *= 2u) {",
         "for (var step = width / 2u; step > 0u; step /= 2u) {",
         "for (var i = lane; i < size / 2u; i += WORKGROUP) {",
