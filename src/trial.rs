@@ -1,7 +1,7 @@
 //! Measured trials. A profile says what an adapter has, not whether it is worth using: drivers without an instruction for packed
 //! integer dot products emulate them, and some cards announce cooperative matrices without the units that multiply them. A
-//! feature that loses against what would run without it is taken out of the profile. Each takes a few hundredths of a second, at
-//! the first start with an adapter and driver; the answers are kept in a file.
+//! feature that loses against what would run without it is taken out of the profile. They take some tenths of a second, at the
+//! first start with an adapter and driver; the answers are kept in a file.
 //!
 //! ```no_run
 //! # pollster::block_on(async {
@@ -22,7 +22,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Adapter, Context};
 use crate::kernels::matmul::{Matmul, cooperative};
 use crate::kernels::matvec::Matvec;
@@ -41,6 +41,8 @@ const ROWS: usize = 128;
 const STEPS: usize = 16;
 /// What is timed lasts this long at least, in milliseconds, so that a clock and a submission count for little.
 const LEAST_MS: f64 = 10.0;
+/// Rounds of each side.
+const ROUNDS: usize = 5;
 /// How much slower than without it a feature may be and stay, since clocks err.
 const MARGIN: f64 = 1.1;
 
@@ -73,6 +75,10 @@ pub struct Trials {
     pub driver: String,
     /// The version of this crate.
     pub version: String,
+    /// The API that the driver is spoken to by.
+    pub backend: String,
+    /// Whether the adapter is taken to have either: what is not there is not tried.
+    pub offered: [bool; 2],
     /// Integer dot products against floats, in products of one row.
     pub integer_dot: Option<Trial>,
     /// Cooperative matrices against what else multiplies many rows.
@@ -85,13 +91,15 @@ impl Trials {
             adapter: adapter.profile().name.clone(),
             driver: adapter.driver(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            backend: format!("{:?}", adapter.profile().backend),
+            offered: [adapter.profile().features.integer_dot, cooperative(adapter.profile()).is_some()],
             ..Self::default()
         }
     }
 
-    /// Whether they are of the same adapter, driver and version.
-    fn fit(&self, other: &Self) -> bool {
-        (&self.adapter, &self.driver, &self.version) == (&other.adapter, &other.driver, &other.version)
+    /// The same without answers: what they are of.
+    fn question(&self) -> Self {
+        Self { integer_dot: None, cooperative_matrices: None, ..self.clone() }
     }
 
     /// The profile without what lost.
@@ -120,37 +128,35 @@ pub async fn measure(adapter: &Adapter) -> Result<Trials> {
         return Ok(trials);
     }
     if profile.features.integer_dot {
-        let bytes = Q8::shape(1, SIDE);
-        let with = time(adapter, profile, |builder| {
-            let x = builder.activation(DType::U32, bytes);
+        let with = Contestant::new(adapter, profile, |builder| {
+            let x = builder.activation(DType::U32, Q8::shape(1, SIDE));
             few(builder, Activations::Q8(Q8 { x }))
         });
-        let with_ms = with.await.ok();
-        let without = time(adapter, profile, |builder| {
+        let without = Contestant::new(adapter, profile, |builder| {
             let x = builder.activation(DType::F32, [1, SIDE]);
             few(builder, Activations::F32(x))
         });
-        trials.integer_dot = Some(Trial { with_ms, without_ms: without.await.ok() });
+        trials.integer_dot = Some(race(with.await, without.await).await?);
     }
     if cooperative(profile).is_some() {
         let halves = |builder: &mut Builder| {
             let x = builder.activation(DType::F16, [ROWS, SIDE]);
             many(builder, Activations::F16(x))
         };
-        let with_ms = time(adapter, profile, halves).await.ok();
         let mut plain = trials.applied(profile);
         plain.cooperative_matrices.clear();
+        let with = Contestant::new(adapter, profile, halves);
         let without = match plain.features.integer_dot {
             true => {
                 let bytes = |builder: &mut Builder| {
                     let x = builder.activation(DType::U32, Q8::shape(ROWS, SIDE));
                     many(builder, Activations::Q8(Q8 { x }))
                 };
-                time(adapter, &plain, bytes).await
+                Contestant::new(adapter, &plain, bytes).await
             }
-            false => time(adapter, &plain, halves).await,
+            false => Contestant::new(adapter, &plain, halves).await,
         };
-        trials.cooperative_matrices = Some(Trial { with_ms, without_ms: without.ok() });
+        trials.cooperative_matrices = Some(race(with.await, without).await?);
     }
     Ok(trials)
 }
@@ -172,15 +178,15 @@ pub async fn profile(adapter: &Adapter, folder: &Path) -> Profile {
 }
 
 fn file(folder: &Path, of: &Trials) -> PathBuf {
-    let key = (&of.adapter, &of.driver, &of.version);
+    let key = (&of.adapter, &of.driver, &of.version, &of.backend, &of.offered);
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(key);
     folder.join(format!("{hash:016x}.json"))
 }
 
-/// What a file says, where it is of this adapter, driver and version.
+/// What a file says, where it is of this adapter, driver and version, described so.
 fn read(path: &Path, of: &Trials) -> Option<Trials> {
     let trials: Trials = serde_json::from_slice(&fs::read(path).ok()?).ok()?;
-    trials.fit(of).then_some(trials)
+    (trials.question() == *of).then_some(trials)
 }
 
 /// Writes a file, of which another process never sees half.
@@ -213,36 +219,61 @@ fn many(builder: &mut Builder, x: Activations) -> Result<()> {
     builder.step("trial", Matmul { w, x, y, y_offset: 0, accumulate: false })
 }
 
-/// Milliseconds of a replay of what `write` puts into a plan with kernels for `profile`, on a device of its own: what a driver refuses there spoils nothing.
-async fn time(adapter: &Adapter, profile: &Profile, write: impl FnOnce(&mut Builder) -> Result<()>) -> Result<f64> {
-    let context = Context::open(adapter, None).await?;
-    let mut builder = Builder::new(&context).clipped(profile);
-    write(&mut builder)?;
-    let plan = builder.finish()?;
-    // The first replay compiles what the driver compiles late, and wakes the card.
-    let mut replays = 1;
-    replay(&context, &plan, replays).await?;
-    let mut best = f64::INFINITY;
-    for _ in 0..8 {
-        let ms = replay(&context, &plan, replays).await?;
-        if ms < LEAST_MS {
-            replays = (replays * 2).max((1.2 * LEAST_MS / ms * replays as f64) as usize).min(4096);
-        } else {
-            best = best.min(ms / replays as f64);
-        }
-    }
-    context.check()?;
-    if best.is_finite() { Ok(best) } else { Err(Error::adapter("the device's clock stands still")) }
+/// A plan to be timed, on a device of its own: what a driver refuses there spoils nothing.
+struct Contestant {
+    context: Context,
+    plan: Plan,
+    /// Replays of a round.
+    replays: usize,
 }
 
-/// Milliseconds until the device has done this many replays.
-async fn replay(context: &Context, plan: &Plan, replays: usize) -> Result<f64> {
-    let start = Instant::now();
-    for _ in 0..replays {
-        plan.replay(0);
+impl Contestant {
+    /// What `write` puts into a plan, with kernels for `profile`.
+    async fn new(adapter: &Adapter, profile: &Profile, write: impl FnOnce(&mut Builder) -> Result<()>) -> Result<Self> {
+        let context = Context::open(adapter, None).await?;
+        let mut builder = Builder::new(&context).clipped(profile);
+        write(&mut builder)?;
+        let plan = builder.finish()?;
+        let mut contestant = Self { context, plan, replays: 1 };
+        // The first replay compiles what the driver compiles late, and wakes the card.
+        contestant.round().await?;
+        while contestant.replays < 4096 && contestant.round().await? * (contestant.replays as f64) < LEAST_MS {
+            contestant.replays *= 2;
+        }
+        Ok(contestant)
     }
-    context.finish().await?;
-    Ok(start.elapsed().as_secs_f64() * 1e3)
+
+    /// Milliseconds of a replay, the mean of a round.
+    async fn round(&self) -> Result<f64> {
+        let start = Instant::now();
+        for _ in 0..self.replays {
+            self.plan.replay(0);
+        }
+        self.context.finish().await?;
+        self.context.check()?;
+        Ok(start.elapsed().as_secs_f64() * 1e3 / self.replays as f64)
+    }
+}
+
+/// The best rounds of both, in turns, so that what else the card does hits both. What the driver refused has no time; any other
+/// error says nothing of the feature.
+async fn race(with: Result<Contestant>, without: Result<Contestant>) -> Result<Trial> {
+    let entered = |contestant: Result<Contestant>| match contestant {
+        Ok(contestant) => Ok(Some(contestant)),
+        Err(error) if matches!(error.kind(), ErrorKind::Adapter | ErrorKind::Unsupported) => Ok(None),
+        Err(error) => Err(error),
+    };
+    let (with, without) = (entered(with)?, entered(without)?);
+    let mut trial = Trial { with_ms: None, without_ms: None };
+    for _ in 0..ROUNDS {
+        for (contestant, best) in [(&with, &mut trial.with_ms), (&without, &mut trial.without_ms)] {
+            if let Some(contestant) = contestant {
+                let ms = contestant.round().await?;
+                *best = Some(best.map_or(ms, |best: f64| best.min(ms)));
+            }
+        }
+    }
+    Ok(trial)
 }
 
 #[cfg(test)]
@@ -274,11 +305,22 @@ mod tests {
     #[test]
     fn plans_are_timed_and_answers_kept() {
         let adapter = pollster::block_on(Adapter::request(&Default::default())).unwrap();
-        let ms = pollster::block_on(time(&adapter, adapter.profile(), |builder| {
-            let x = Activations::Q8(Q8 { x: builder.activation(DType::U32, Q8::shape(1, SIDE)) });
-            few(builder, x)
-        }));
-        assert!(ms.unwrap() > 0.0);
+        let side = |q8: bool| {
+            Contestant::new(&adapter, adapter.profile(), move |builder| {
+                let x = match q8 {
+                    true => Activations::Q8(Q8 { x: builder.activation(DType::U32, Q8::shape(1, SIDE)) }),
+                    false => Activations::F32(builder.activation(DType::F32, [1, SIDE])),
+                };
+                few(builder, x)
+            })
+        };
+        let found = pollster::block_on(async { race(side(true).await, side(false).await).await }).unwrap();
+        assert!(found.with_ms.is_some_and(|ms| ms > 0.0) && found.without_ms.is_some_and(|ms| ms > 0.0), "{found:?}");
+        let refused = || Err(Error::adapter("refused"));
+        let found = pollster::block_on(async { race(refused(), side(false).await).await }).unwrap();
+        assert!(found.with_ms.is_none() && found.lost(), "{found:?}");
+        let lost = pollster::block_on(async { race(Err(Error::device_lost("gone")), side(false).await).await });
+        assert_eq!(lost.map_err(|error| error.kind()), Err(ErrorKind::DeviceLost), "says nothing of the feature");
 
         let folder = std::env::temp_dir().join(format!("anygpu-trials-{}", std::process::id()));
         let of = Trials::of(&adapter);
@@ -290,6 +332,7 @@ mod tests {
         let profile = pollster::block_on(profile(&adapter, &folder));
         assert!(!profile.features.integer_dot, "the file decides");
         assert_eq!(read(&path, &Trials { driver: "another".into(), ..of.clone() }), None, "another driver");
+        assert_eq!(read(&path, &Trials { offered: [false, false], ..of.clone() }), None, "described otherwise");
         fs::write(&path, b"{").unwrap();
         assert_eq!(read(&path, &of), None, "a damaged file");
         fs::remove_dir_all(&folder).unwrap();

@@ -146,6 +146,7 @@ async function models(folder) {
 /** The manifest as it is published: what only this repository needs is left out. */
 async function manifest() {
   const { private: _, devDependencies: __, scripts: ___, ...published } = JSON.parse(await readFile(join(WEB, "package.json"), "utf8"));
+  if (!values.burn) delete published.exports["./burn"];
   await writeFile(join(npm, "package.json"), `${JSON.stringify(published, null, 2)}\n`);
   for (const licence of ["LICENSE-APACHE", "LICENSE-MIT"]) await copyFile(join(WEB, "..", licence), join(npm, licence));
 }

@@ -35,7 +35,7 @@ fn x_load(c: u32, i: u32) -> vec4<f32> {
 #endif
 
 #ifndef SUBGROUPS
-var<workgroup> partial: array<vec4<f32>, WORKGROUP / 4u>;
+var<workgroup> partial: array<f32, WORKGROUP>; // of floats: neighbours must not write into one vector
 #endif
 
 // The sum over the LANES invocations that share rows; every invocation of the workgroup takes part.
@@ -50,13 +50,15 @@ fn lanes_sum(value: f32, lane: u32) -> f32 {
     }
     return sum;
 #else
-    // Each adds all of them: LANES / 4 reads of what neighbours read too cost less than a barrier for each halving.
+    // Each adds all of them: LANES reads of what neighbours read too cost less than a barrier for each halving.
     workgroupBarrier();
-    partial[lane / 4u][lane % 4u] = value;
+    partial[lane] = value;
     workgroupBarrier();
+    let first = lane - lane % LANES;
     var sum = vec4<f32>(0.0);
     for (var i = 0u; i < LANES / 4u; i++) {
-        sum += partial[lane / LANES * (LANES / 4u) + i];
+        let at = first + 4u * i;
+        sum += vec4<f32>(partial[at], partial[at + 1u], partial[at + 2u], partial[at + 3u]);
     }
     return sum.x + sum.y + sum.z + sum.w;
 #endif

@@ -50,7 +50,7 @@ impl Reader {
         }
         if most < max_tokens {
             return Err(Error::out_of_memory(format!(
-                "a text of {max_tokens} tokens: expected at most {most}, whose activations the device binds"
+                "a text of {max_tokens} tokens: expected at most {most}, whose numbers the device binds"
             )));
         }
         let reader = Self {

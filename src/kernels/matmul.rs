@@ -85,7 +85,7 @@ const ENOUGH_FOR_ARITHMETIC: usize = 96;
 const ENOUGH_FOR_READING: usize = 192;
 
 impl Shape {
-    /// The shape for a product of `m` by `n`.
+    /// The shape for a product of `m` by `n`, of bytes where `x` is.
     fn choose(profile: &Profile, m: usize, n: usize, bytes: bool) -> Self {
         let candidates = if bytes { Self::of_bytes(profile, m) } else { Self::candidates(profile, m) };
         let enough = if m <= 32 { ENOUGH_FOR_READING } else { ENOUGH_FOR_ARITHMETIC };
@@ -412,6 +412,7 @@ pub fn cases() -> Vec<Case> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use super::super::q8::Q8;
     use crate::tensor::Storage;
 
     fn software(cooperative: bool) -> Profile {
@@ -477,7 +478,12 @@ mod tests {
                     }
                     let kernel = Matmul {
                         w: Tensor::new(Storage::Activation(0), 0, DType::Q4_0, [n, 4096]),
-                        x: Activations::F32(Tensor::new(Storage::Activation(1), 0, DType::F32, [m, 4096])),
+                        x: match bytes {
+                            true => Activations::Q8(Q8 {
+                                x: Tensor::new(Storage::Activation(1), 0, DType::U32, Q8::shape(m, 4096)),
+                            }),
+                            false => Activations::F32(Tensor::new(Storage::Activation(1), 0, DType::F32, [m, 4096])),
+                        },
                         y: Tensor::new(Storage::Activation(2), 0, DType::F32, [m, n]),
                         y_offset: 0,
                         accumulate: false,
@@ -520,6 +526,11 @@ mod tests {
         good.check().unwrap();
         for (what, kernel) in [
             ("w of", Matmul { w: tensor(0, DType::F16, [6, 32]), ..good.clone() }),
+            ("bytes with floats", Matmul {
+                w: tensor(0, DType::F16, [6, 64]),
+                x: Activations::Q8(Q8 { x: Tensor::new(Storage::Activation(1), 0, DType::U32, Q8::shape(3, 64)) }),
+                ..good.clone()
+            }),
             ("x short", Matmul { x: Activations::F32(tensor(1, DType::F32, [2, 40])), ..good.clone() }),
             ("K of", Matmul { x: Activations::F32(tensor(1, DType::F32, [3, 44])), ..good.clone() }),
             ("y narrow", Matmul { y_offset: 3, ..good.clone() }),

@@ -88,6 +88,10 @@ fn loops_count_by_one_in_browsers() {
         "for (var r = group.y; r < params.rows; r += groups.y) {",
         "for (var i = lane; i < window; i += WORKGROUP) {",
         "while owner + 1u < WORKGROUP && drawn >= counts[owner] {",
+        "for (var j = 0u; j < i; j++) {",
+        "for (var token = from_token; token < to_token; token++) {",
+        "for (var row = first; row < end; row++) {",
+        "for (var r = tile.first_row; r < tile.end_row; r++) {",
         // Not to be unrolled.
         "for (var first = lane % LANES; first < K / UNIT; first += AHEAD * LANES) {",
         "for (var width = 2u; width <= size; width *= 2u) {",
@@ -95,16 +99,39 @@ fn loops_count_by_one_in_browsers() {
         "for (var i = lane; i < size / 2u; i += WORKGROUP) {",
     ];
     let mut odd = std::collections::BTreeSet::new();
+    let mut met = vec![false; others.len()];
     each_source(|case, profile, source| {
         for line in source.lines().map(str::trim).filter(|_| profile.backend == Backend::Browser) {
-            let counts = line.ends_with("++) {") || line.ends_with("--) {");
             let loops = line.starts_with("for (") || line.starts_with("while ") || line == "loop {";
-            if loops && !counts && !others.contains(&line) {
+            if let Some(at) = others.iter().position(|other| *other == line) {
+                met[at] = true;
+            } else if loops && !counts_to_a_constant(line) {
                 odd.insert(format!("{}: {line}", case.kernel.name()));
             }
         }
     });
     assert!(odd.is_empty(), "{odd:#?}");
+    let gone: Vec<_> = others.iter().zip(met).filter(|(_, met)| !met).map(|(other, _)| other).collect();
+    assert!(gone.is_empty(), "no shader has them any more: {gone:#?}");
+    for line in [
+        "for (var i = 0u; i < n; i++) {",
+        "for (var i = lane; i < 8u; i += 2u) {",
+        "for (var r = a; r < tile.end; r++) {",
+    ] {
+        assert!(!counts_to_a_constant(line), "{line}");
+    }
+    for line in ["for (var i = lane; i < K / 4u; i++) {", "for (var i = countTrailingZeros(KEYS); i > 0u; i--) {"] {
+        assert!(counts_to_a_constant(line), "{line}");
+    }
+}
+
+/// Whether a loop counts by one to what has no names but those of constants.
+fn counts_to_a_constant(line: &str) -> bool {
+    let Some((head, "++) {" | "--) {")) = line.len().checked_sub(5).map(|at| line.split_at(at)) else { return false };
+    let bound = head.split("; ").nth(1).and_then(|test| test.split_once(['<', '>'])).map_or("a", |(_, bound)| bound);
+    let bound = bound.replace("countTrailingZeros", "");
+    let mut words = bound.split(|c: char| !c.is_alphanumeric() && c != '_');
+    !words.any(|word| word.starts_with(|c: char| c.is_ascii_lowercase()))
 }
 
 fn all_pass(clip: Option<&str>) {

@@ -26,40 +26,25 @@ pub fn input<'a>(
     cols: usize,
     matrices: impl IntoIterator<Item = &'a Matrix>,
 ) -> Activations {
-    input_and_squares(builder, rows, cols, matrices, 0).0
-}
-
-/// [`input`], and `[rows, parts]` sums of squares beside it where it has no room for them.
-fn input_and_squares<'a>(
-    builder: &mut Builder,
-    rows: usize,
-    cols: usize,
-    matrices: impl IntoIterator<Item = &'a Matrix>,
-    parts: usize,
-) -> (Activations, Option<Tensor>) {
     let (mut quantized, mut n) = (true, 0);
     for matrix in matrices {
         quantized &= matrix.dtype.is_quantized();
         n += matrix.rows;
     }
-    let squares = (DType::F32, vec![rows, parts]);
     let profile = builder.profile();
     let integer = profile.features.integer_dot
         && (rows <= MAX_COLUMNS || cooperative(profile).is_none())
         && cols.is_multiple_of(BLOCK)
         && quantized;
     if wants_tiles(builder.profile(), rows, n, cols, integer) && cols.is_multiple_of(BLOCK) {
-        let [x, squares] = builder.together([(DType::F16, Tiles::shape(rows, cols).to_vec()), squares]);
-        (Activations::Tiles(Tiles { x, rows }), Some(squares))
+        Activations::Tiles(Tiles { x: builder.activation(DType::F16, Tiles::shape(rows, cols)), rows })
     } else if integer {
-        (Activations::Q8(Q8 { x: builder.activation(DType::U32, Q8::shape(rows, cols)) }), None)
+        Activations::Q8(Q8 { x: builder.activation(DType::U32, Q8::shape(rows, cols)) })
     } else if builder.profile().features.f16 && rows > MAX_COLUMNS && cols.is_multiple_of(BLOCK) {
         // What the product's tiles round to, in half the bytes.
-        let [x, squares] = builder.together([(DType::F16, vec![rows, cols]), squares]);
-        (Activations::F16(x), Some(squares))
+        Activations::F16(builder.activation(DType::F16, [rows, cols]))
     } else {
-        let [x, squares] = builder.together([(DType::F32, vec![rows, cols]), squares]);
-        (Activations::F32(x), Some(squares))
+        Activations::F32(builder.activation(DType::F32, [rows, cols]))
     }
 }
 
@@ -118,7 +103,7 @@ pub fn residual_and_norm<'a>(
     next: impl IntoIterator<Item = &'a Matrix>,
 ) -> Result<Normed> {
     let (rows, width) = (residual.rows(), residual.cols());
-    let (y, squares) = input_and_squares(builder, rows, width, next, width.div_ceil(BLOCK));
+    let y = input(builder, rows, width, next);
     let mut parts =
         group.iter().flat_map(|(start, matrix)| matrix.parts.iter().map(move |(first, part)| (start + first, part)));
     let whole = width.is_multiple_of(BLOCK)
@@ -133,6 +118,7 @@ pub fn residual_and_norm<'a>(
         builder.step(format!("{label}_norm"), kernel)?;
         return Ok(y.into());
     }
+    let squares = (!y.is_q8()).then(|| builder.activation(DType::F32, [rows, width / BLOCK]));
     let normed = Normed { squares: Some(Squares::of(&y, squares.as_ref(), norm.eps)), values: y.clone() };
     for (start, matrix) in group {
         for (first, part) in &matrix.parts {

@@ -59,7 +59,7 @@ impl Builder {
     }
 
     /// What the plan is for.
-    pub fn context(&self) -> &Context {
+    pub(crate) fn context(&self) -> &Context {
         &self.context
     }
 
@@ -70,23 +70,9 @@ impl Builder {
 
     /// A new activation of 32-bit elements. It lives from the first to the last step that mentions it.
     pub fn activation(&mut self, dtype: DType, shape: impl Into<Vec<usize>>) -> Tensor {
-        let [tensor] = self.together([(dtype, shape.into())]);
+        let tensor = Tensor::new(Storage::Activation(self.lives.len() as u32), 0, dtype, shape);
+        self.lives.push(Life { bytes: tensor.bytes().next_multiple_of(16), first: usize::MAX, last: 0 });
         tensor
-    }
-
-    /// New activations that the same kernels write and read: they share a buffer, since a browser's price of a dispatch grows
-    /// with the buffers that it binds.
-    pub fn together<const N: usize>(&mut self, wanted: [(DType, Vec<usize>); N]) -> [Tensor; N] {
-        let id = self.lives.len() as u32;
-        let align = u64::from(self.context.profile().limits.min_storage_offset_alignment).max(16);
-        let mut end = 0u64;
-        let tensors = wanted.map(|(dtype, shape)| {
-            let tensor = Tensor::new(Storage::Activation(id), end.next_multiple_of(align), dtype, shape);
-            end = tensor.offset() + tensor.bytes().next_multiple_of(16);
-            tensor
-        });
-        self.lives.push(Life { bytes: end, first: usize::MAX, last: 0 });
-        tensors
     }
 
     /// Appends a step.

@@ -63,9 +63,14 @@ pub async fn load(
         (Some(kernels), None) => burn::load(host, kernels, files, options, opened).await,
         #[cfg(feature = "engine")]
         (None, profile) => plan::load(host, profile.as_deref(), files, options, opened).await,
-        _ => {
-            let entry = if cfg!(feature = "burn") { "kernels without profile" } else { "no kernels" };
-            Err(Error::unsupported(format!("options: expected {entry} in this entry of the package")))
+        (kernels, profile) => {
+            let of = |there: bool| if there { "some" } else { "none" };
+            let (found, wanted) = (of(kernels.is_some()), of(cfg!(feature = "burn")));
+            let profile = profile.as_deref().unwrap_or("none");
+            Err(Error::unsupported(format!(
+                "options: found kernels {found} and profile {profile}, expected kernels {wanted} in this entry of the package, and \
+                 no profile beside them"
+            )))
         }
     }
 }

@@ -1,14 +1,27 @@
 // Results as halves in tiles of 16 columns, which cooperative matrices load as they lie; what a half cannot hold becomes
 // the largest that it can. OUT_COLS columns, OUT_ROWS rows a tile.
 
+#ifdef SPREAD
+// In words: neighbours put them side by side, and must not write into one vector.
+@group(0) @binding(OUTPUT) var<storage, read_write> out: array<u32>; // out[N / 16, OUT_ROWS, 8]
+
+fn put_halves(at: u32, v: vec4<f32>) {
+    out[2u * at] = pack2x16float(v.xy);
+    out[2u * at + 1u] = pack2x16float(v.zw);
+}
+#else
 @group(0) @binding(OUTPUT) var<storage, read_write> out: array<vec2<u32>>; // out[N / 16, OUT_ROWS, 4]
+
+fn put_halves(at: u32, v: vec4<f32>) {
+    out[at] = vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw));
+}
+#endif
 
 // index counts vectors of [M, N / 4].
 fn put_vector(index: u32, value: vec4<f32>) {
-    let v = clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0));
     let row = index / (OUT_COLS / 4u);
     let i = index % (OUT_COLS / 4u);
-    out[(i / 4u * OUT_ROWS + row) * 4u + i % 4u] = vec2<u32>(pack2x16float(v.xy), pack2x16float(v.zw));
+    put_halves((i / 4u * OUT_ROWS + row) * 4u + i % 4u, clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
 }
 
 fn put_block(index: u32, values: array<vec4<f32>, 8>) {
@@ -25,7 +38,7 @@ fn put_spread(index: u32, e: u32, value: f32, counts: bool) {
     if counts && e % 2u == 0u {
         let row = 8u * index / (OUT_COLS / 4u);
         let i = 8u * index % (OUT_COLS / 4u) + e / 4u;
-        out[(i / 4u * OUT_ROWS + row) * 4u + i % 4u][e % 4u / 2u] = pack2x16float(vec2<f32>(own, next));
+        out[2u * ((i / 4u * OUT_ROWS + row) * 4u + i % 4u) + e % 4u / 2u] = pack2x16float(vec2<f32>(own, next));
     }
 }
 #endif

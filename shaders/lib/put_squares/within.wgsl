@@ -2,5 +2,5 @@
 // behind it.
 
 fn put_squares(index: u32, sum: f32) {
-    out[2u * OUT_BLOCKS + index].z = bitcast<u32>(sum);
+    put_word(2u * OUT_BLOCKS + index, 2u, bitcast<u32>(sum));
 }
