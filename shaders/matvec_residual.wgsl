@@ -54,7 +54,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 #ifdef COOP_MATRIX
     products(32u * own, 32u * own + 16u, ROWS - 1u, lane);
 #else
-    for (var round = 0u; round < (32u + SIDE_BY_SIDE - 1u) / SIDE_BY_SIDE; round++) {
+    for (var round = 0u; round < 32u / SIDE_BY_SIDE; round++) {
         let turn = round * SIDE_BY_SIDE;
         let n = turn + lane / LANES * TILE;
         var rows: array<u32, TILE>;

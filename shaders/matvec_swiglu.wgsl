@@ -47,7 +47,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if own >= ROWS / 64u {
         return;
     }
-    for (var round = 0u; round < (32u + SIDE_BY_SIDE - 1u) / SIDE_BY_SIDE; round++) {
+    for (var round = 0u; round < 32u / SIDE_BY_SIDE; round++) {
         let turn = round * SIDE_BY_SIDE;
         let n = turn + lane / LANES * (TILE / 2u);
         var rows: array<u32, TILE>;

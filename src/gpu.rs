@@ -16,7 +16,7 @@ pub mod adapter;
 pub mod buffer;
 pub mod context;
 #[cfg(not(target_arch = "wasm32"))]
-mod disk;
+pub(crate) mod disk;
 pub mod pipeline;
 pub mod readback;
 pub mod timing;

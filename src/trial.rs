@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
+use crate::gpu::disk::replace;
 use crate::gpu::{Adapter, Context};
 use crate::kernels::matmul::{Matmul, cooperative};
 use crate::kernels::matvec::Matvec;
@@ -128,35 +129,17 @@ pub async fn measure(adapter: &Adapter) -> Result<Trials> {
         return Ok(trials);
     }
     if profile.features.integer_dot {
-        let with = Contestant::new(adapter, profile, |builder| {
-            let x = builder.activation(DType::U32, Q8::shape(1, SIDE));
-            few(builder, Activations::Q8(Q8 { x }))
-        });
-        let without = Contestant::new(adapter, profile, |builder| {
-            let x = builder.activation(DType::F32, [1, SIDE]);
-            few(builder, Activations::F32(x))
-        });
-        trials.integer_dot = Some(race(with.await, without.await).await?);
+        let with = Contestant::new(adapter, profile, |builder| few(builder, true)).await;
+        let without = Contestant::new(adapter, profile, |builder| few(builder, false)).await;
+        trials.integer_dot = Some(race(with, without).await?);
     }
     if cooperative(profile).is_some() {
-        let halves = |builder: &mut Builder| {
-            let x = builder.activation(DType::F16, [ROWS, SIDE]);
-            many(builder, Activations::F16(x))
-        };
         let mut plain = trials.applied(profile);
         plain.cooperative_matrices.clear();
-        let with = Contestant::new(adapter, profile, halves);
-        let without = match plain.features.integer_dot {
-            true => {
-                let bytes = |builder: &mut Builder| {
-                    let x = builder.activation(DType::U32, Q8::shape(ROWS, SIDE));
-                    many(builder, Activations::Q8(Q8 { x }))
-                };
-                Contestant::new(adapter, &plain, bytes).await
-            }
-            false => Contestant::new(adapter, &plain, halves).await,
-        };
-        trials.cooperative_matrices = Some(race(with.await, without).await?);
+        let bytes = plain.features.integer_dot;
+        let with = Contestant::new(adapter, profile, |builder| many(builder, false)).await;
+        let without = Contestant::new(adapter, &plain, |builder| many(builder, bytes)).await;
+        trials.cooperative_matrices = Some(race(with, without).await?);
     }
     Ok(trials)
 }
@@ -164,8 +147,9 @@ pub async fn measure(adapter: &Adapter) -> Result<Trials> {
 /// The adapter's profile without what lost its trial: from the file of the adapter in `folder`, or measured now and put there. An
 /// adapter that cannot be measured keeps its profile, and a file that cannot be written is measured for again.
 pub async fn profile(adapter: &Adapter, folder: &Path) -> Profile {
-    let path = file(folder, &Trials::of(adapter));
-    if let Some(trials) = read(&path, &Trials::of(adapter)) {
+    let of = Trials::of(adapter);
+    let path = file(folder, &of);
+    if let Some(trials) = read(&path, &of) {
         return trials.applied(adapter.profile());
     }
     match measure(adapter).await {
@@ -189,13 +173,9 @@ fn read(path: &Path, of: &Trials) -> Option<Trials> {
     (trials.question() == *of).then_some(trials)
 }
 
-/// Writes a file, of which another process never sees half.
 fn write(path: &Path, trials: &Trials) -> Result<()> {
-    let failed = |error: std::io::Error| Error::io(format!("trials {}: {error}", path.display()));
-    fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-    let part = path.with_extension(format!("{}.part", std::process::id()));
     let text = serde_json::to_string_pretty(trials).map_err(|error| Error::io(format!("trials: {error}")))?;
-    fs::write(&part, text).and_then(|()| fs::rename(&part, path)).map_err(failed)
+    replace(path, text.as_bytes()).map_err(|error| Error::io(format!("trials {}: {error}", path.display())))
 }
 
 /// A matrix of zeros: what it holds makes no difference to how long it takes.
@@ -205,7 +185,16 @@ fn matrix(builder: &Builder) -> Result<Tensor> {
     Ok(Tensor::new(Storage::Buffer(buffer), 0, DType::Q4_0, [SIDE, SIDE]))
 }
 
-fn few(builder: &mut Builder, x: Activations) -> Result<()> {
+fn quantised(builder: &mut Builder, rows: usize) -> Activations {
+    Activations::Q8(Q8 { x: builder.activation(DType::U32, Q8::shape(rows, SIDE)) })
+}
+
+/// Products of one row, of bytes or of floats.
+fn few(builder: &mut Builder, bytes: bool) -> Result<()> {
+    let x = match bytes {
+        true => quantised(builder, 1),
+        false => Activations::F32(builder.activation(DType::F32, [1, SIDE])),
+    };
     let (w, y) = (matrix(builder)?, builder.activation(DType::F32, [1, SIDE]));
     for _ in 0..STEPS {
         let x = Normed::from(x.clone());
@@ -214,7 +203,12 @@ fn few(builder: &mut Builder, x: Activations) -> Result<()> {
     Ok(())
 }
 
-fn many(builder: &mut Builder, x: Activations) -> Result<()> {
+/// A product of many rows, of bytes or of halves.
+fn many(builder: &mut Builder, bytes: bool) -> Result<()> {
+    let x = match bytes {
+        true => quantised(builder, ROWS),
+        false => Activations::F16(builder.activation(DType::F16, [ROWS, SIDE])),
+    };
     let (w, y) = (matrix(builder)?, builder.activation(DType::F32, [ROWS, SIDE]));
     builder.step("trial", Matmul { w, x, y, y_offset: 0, accumulate: false })
 }
@@ -305,15 +299,7 @@ mod tests {
     #[test]
     fn plans_are_timed_and_answers_kept() {
         let adapter = pollster::block_on(Adapter::request(&Default::default())).unwrap();
-        let side = |q8: bool| {
-            Contestant::new(&adapter, adapter.profile(), move |builder| {
-                let x = match q8 {
-                    true => Activations::Q8(Q8 { x: builder.activation(DType::U32, Q8::shape(1, SIDE)) }),
-                    false => Activations::F32(builder.activation(DType::F32, [1, SIDE])),
-                };
-                few(builder, x)
-            })
-        };
+        let side = |bytes: bool| Contestant::new(&adapter, adapter.profile(), move |builder| few(builder, bytes));
         let found = pollster::block_on(async { race(side(true).await, side(false).await).await }).unwrap();
         assert!(found.with_ms.is_some_and(|ms| ms > 0.0) && found.without_ms.is_some_and(|ms| ms > 0.0), "{found:?}");
         let refused = || Err(Error::adapter("refused"));

@@ -19,7 +19,10 @@ pub async fn open(
         return anygpu::gpu::Context::open(adapter, clip).await;
     };
     let profile = anygpu::trial::profile(adapter, &folder.join("trials")).await;
-    let profile = clip.map_or(profile.clone(), |clip| profile.clip(clip));
+    let profile = match clip {
+        Some(clip) => profile.clip(clip),
+        None => profile,
+    };
     let context = anygpu::gpu::Context::with_profile(adapter, profile).await?;
     context.keep_pipelines(&folder.join("pipelines"));
     Ok(context)

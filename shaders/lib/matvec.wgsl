@@ -50,7 +50,7 @@ fn lanes_sum(value: f32, lane: u32) -> f32 {
     }
     return sum;
 #else
-    // Each adds all of them: LANES reads of what neighbours read too cost less than a barrier for each halving.
+    // Each adds all of them behind one barrier, where halving them takes a barrier each time.
     workgroupBarrier();
     partial[lane] = value;
     workgroupBarrier();

@@ -1,6 +1,7 @@
 // Reading the planes of a packed row; layouts in src/layout.rs. `row` counts 16-byte units of w, offsets into the row
 // count what the name says.
 
+// What % leaves a browser's compiler knows to lie within a vector; what & leaves it clamps.
 fn row_word(row: u32, word: u32) -> u32 {
     return w[row + (word >> 2u)][word % 4u];
 }

@@ -81,8 +81,7 @@ impl BurnEmbedder {
 
     /// The vectors of texts as they are computed.
     pub fn stream<'a, T: AsRef<str>>(&'a mut self, texts: &'a [T], options: &TextOptions) -> VectorStream<'a> {
-        let texts = texts.iter().map(AsRef::as_ref).collect();
-        stream::run(self, Input::Texts { texts, options: options.clone() })
+        stream::run(self, Input::texts(texts, options))
     }
 }
 

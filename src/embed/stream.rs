@@ -95,6 +95,12 @@ pub(super) enum Input<'a> {
     Tokens(&'a [Vec<u32>]),
 }
 
+impl<'a> Input<'a> {
+    pub(super) fn texts<T: AsRef<str>>(texts: &'a [T], options: &TextOptions) -> Self {
+        Input::Texts { texts: texts.iter().map(AsRef::as_ref).collect(), options: options.clone() }
+    }
+}
+
 /// A part on its way: its text and its tokens.
 struct Part {
     index: usize,
@@ -137,8 +143,7 @@ impl Embedder {
     /// # Ok(()) }
     /// ```
     pub fn stream<'a, T: AsRef<str>>(&'a mut self, texts: &'a [T], options: &TextOptions) -> VectorStream<'a> {
-        let texts = texts.iter().map(AsRef::as_ref).collect();
-        run(self, Input::Texts { texts, options: options.clone() })
+        run(self, Input::texts(texts, options))
     }
 
     /// The vectors of texts that are tokens already, those that start and end a text among them.

@@ -30,6 +30,14 @@ fn contents(file: &[u8]) -> Option<&[u8]> {
     (u64::from_le_bytes(*sum) == hash(data)).then_some(data)
 }
 
+/// Writes a file, and the folder that it lies in. Another process never sees half of it.
+pub(crate) fn replace(path: &Path, contents: &[u8]) -> std::io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    let part = path.with_extension(format!("{}.part", std::process::id()));
+    fs::write(&part, contents)?;
+    fs::rename(&part, path)
+}
+
 impl DiskCache {
     /// The cache of an adapter in a folder; empty where there is no file or one that does not fit.
     pub(super) fn open(device: &wgpu::Device, folder: &Path, key: &str) -> Self {
@@ -50,7 +58,7 @@ impl DiskCache {
         &self.raw
     }
 
-    /// Writes the file, where it would change. Another process never sees half of it.
+    /// Writes the file, where it would change.
     pub(super) fn save(&self) -> Result<()> {
         let Some(data) = self.raw.get_data() else { return Ok(()) };
         let sum = hash(&data);
@@ -59,10 +67,7 @@ impl DiskCache {
             return Ok(());
         }
         let failed = |error: std::io::Error| Error::io(format!("pipeline cache {}: {error}", self.path.display()));
-        fs::create_dir_all(self.path.parent().unwrap_or(Path::new("."))).map_err(failed)?;
-        let part = self.path.with_extension(format!("{}.part", std::process::id()));
-        fs::write(&part, [&MAGIC[..], &sum.to_le_bytes(), &data].concat()).map_err(failed)?;
-        fs::rename(&part, &self.path).map_err(failed)?;
+        replace(&self.path, &[&MAGIC[..], &sum.to_le_bytes(), &data].concat()).map_err(failed)?;
         *saved = Some(sum);
         Ok(())
     }

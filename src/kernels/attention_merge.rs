@@ -89,9 +89,7 @@ impl Kernel for AttentionMerge {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.rows), read(&self.partial)];
-        bindings.push(self.y.binding(true));
-        bindings
+        vec![read(&self.rows), read(&self.partial), self.y.binding(true)]
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {

@@ -141,9 +141,7 @@ impl Kernel for AttentionPacked {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.rows), read(&self.qkv)];
-        bindings.push(self.y.binding(true));
-        bindings
+        vec![read(&self.rows), read(&self.qkv), self.y.binding(true)]
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {

@@ -91,7 +91,8 @@ impl Shape {
         let enough = if m <= 32 { ENOUGH_FOR_READING } else { ENOUGH_FOR_ARITHMETIC };
         let found = candidates.iter().find(|shape| shape.tiles(m, n).1 >= enough);
         // The baseline's 16 KiB hold the last candidate of every list.
-        found.or(candidates.last()).copied().unwrap_or_else(|| Self::lanes(Unit::F32, [16, 64, 32]))
+        let (unit, k) = if bytes { (Unit::Bytes, 128) } else { (Unit::F32, 32) };
+        found.or(candidates.last()).copied().unwrap_or_else(|| Self::lanes(unit, [16, 64, k]))
     }
 
     /// The shapes for bytes that fit the profile and the number of rows, the widest first: where they fit, an invocation unpacks
@@ -231,9 +232,7 @@ impl Kernel for Matmul {
         expect("matmul", halves || self.y.dtype() == DType::F32, || {
             format!("y is {}, expected F32 or F16", self.y.dtype())
         })?;
-        expect("matmul", self.w.dtype().is_quantized() || !self.x.is_q8(), || {
-            format!("quantised x with a weight of {}, expected a quantised one", self.w.dtype())
-        })?;
+        matvec::check_formats("matmul", &self.w, &self.x)?;
         expect("matmul", !halves || !self.accumulate && self.y.cols().is_multiple_of(BLOCK), || {
             format!("y is F16 of {} columns, expected a multiple of {BLOCK} and sums that are not added", self.y.cols())
         })?;
@@ -273,10 +272,7 @@ impl Kernel for Matmul {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.w)];
-        bindings.push(self.x.binding(false));
-        bindings.push(write(&self.y));
-        bindings
+        vec![read(&self.w), self.x.binding(false), write(&self.y)]
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {

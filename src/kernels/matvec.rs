@@ -95,7 +95,7 @@ impl Shape {
             // subgroups, a turn more costs two barriers.
             (false, _) => [1, if rows <= BLOCK as u32 && subgroup.is_some() { 2 } else { 4 }],
         };
-        // Without subgroups, 32 neighbours share rows by way of workgroup memory; more than 256 would wait long for each other.
+        // Without subgroups, 32 neighbours share rows by way of workgroup memory, in workgroups of what every device has.
         let (width, lanes, limit) = match subgroup {
             Some(subgroup) => (subgroup, subgroup / groups, limit),
             None => (32, 32, limit.min(256)),
@@ -160,6 +160,11 @@ pub(super) fn check(kernel: &str, w: &Tensor, x: &Activations) -> Result<()> {
     expect(kernel, w.cols() == padded && cols.is_multiple_of(4) && padded.is_multiple_of(32), || {
         format!("w has {} columns, expected {padded} for x of {cols}", w.cols())
     })?;
+    check_formats(kernel, w, x)
+}
+
+/// An error where `x` is quantised and `w` is not.
+pub(super) fn check_formats(kernel: &str, w: &Tensor, x: &Activations) -> Result<()> {
     expect(kernel, w.dtype().is_quantized() || !x.is_q8(), || {
         format!("quantised x with a weight of {}, expected a quantised one", w.dtype())
     })

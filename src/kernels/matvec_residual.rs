@@ -84,8 +84,13 @@ impl Kernel for MatvecResidual {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.w)];
-        bindings.extend([self.x.binding(false), read(&self.norm), write(&self.residual), self.y.binding(true)]);
+        let mut bindings = vec![
+            read(&self.w),
+            self.x.binding(false),
+            read(&self.norm),
+            write(&self.residual),
+            self.y.binding(true),
+        ];
         bindings.extend(self.squares.iter().map(write));
         bindings
     }

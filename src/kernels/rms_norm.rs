@@ -65,9 +65,7 @@ impl Kernel for RmsNorm {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.x), read(&self.weight)];
-        bindings.push(self.y.binding(true));
-        bindings
+        vec![read(&self.x), read(&self.weight), self.y.binding(true)]
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {

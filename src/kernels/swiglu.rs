@@ -63,9 +63,7 @@ impl Kernel for Swiglu {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.x)];
-        bindings.push(self.y.binding(true));
-        bindings
+        vec![read(&self.x), self.y.binding(true)]
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {

@@ -45,7 +45,9 @@ pub enum Flag {
     HALVES,
     /// Blocks of results held by 32 neighbours of a subgroup.
     SPREAD,
-    /// All buffers are bound writable: what all invocations read alike of one, a browser's compiler takes for different.
+    /// All buffers are bound writable, as Burn does: what all invocations read alike of one, a browser's compiler takes for
+    /// different. `pool` and `attention_packed` by lanes heed it; what else has barriers in loops over a buffer's values does not
+    /// run so in a browser.
     WRITABLE,
 }
 

@@ -65,11 +65,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             score[0] = vec4<f32>(0.0);
             score[1] = vec4<f32>(0.0);
             for (var step = 0u; step < K_STEPS; step++) {
-                for (var turn = 0u; turn < (QUERIES * 8u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+                for (var turn = 0u; turn < QUERIES * 8u / WORKGROUP; turn++) {
                     let i = turn * WORKGROUP + lane;
-                    if (QUERIES * 8u) % WORKGROUP != 0u && i >= QUERIES * 8u {
-                        break;
-                    }
                     let element = 8u * step + i % 8u;
                     let query = first_query + i / 8u;
                     var value = vec4<f32>(0.0);
@@ -120,11 +117,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             left[(tx + 16u) * 16u + ty] = p1;
             for (var c = 0u; c < V_STEPS; c++) {
                 workgroupBarrier();
-                for (var turn = 0u; turn < (KEYS * 8u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+                for (var turn = 0u; turn < KEYS * 8u / WORKGROUP; turn++) {
                     let i = turn * WORKGROUP + lane;
-                    if (KEYS * 8u) % WORKGROUP != 0u && i >= KEYS * 8u {
-                        break;
-                    }
                     let chunk = 8u * c + i % 8u;
                     var words = vec4<u32>(0u);
                     // What lies past the last position is another sequence's.

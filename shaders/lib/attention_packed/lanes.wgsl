@@ -65,8 +65,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     // Rows are in the order of their texts, so these are the bounds of all keys.
     let last = min(first + QUERIES, params.rows) - 1u;
 #ifdef WRITABLE
-    // Barriers depend on them, so the compiler has to know that they are the same in all invocations. Rows are counted
-    // exactly in f32: a device binds fewer than 2^24.
+    // Barriers depend on them, so the compiler has to know that they are the same in all invocations. Without f16 the tiles
+    // take all of 16 KiB, so they pass through a vector of those. Rows are counted exactly in f32: a device binds fewer than 2^24.
     if lane == 0u {
         put_top(0u, vec4<f32>(f32(rows[first].z), f32(rows[last].w), 0.0, 0.0));
     }
@@ -100,11 +100,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         score[1] = vec4<f32>(0.0);
         for (var step = 0u; step < K_STEPS; step++) {
             workgroupBarrier();
-            for (var turn = 0u; turn < (QUERIES * 8u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+            for (var turn = 0u; turn < QUERIES * 8u / WORKGROUP; turn++) {
                 let i = turn * WORKGROUP + lane;
-                if (QUERIES * 8u) % WORKGROUP != 0u && i >= QUERIES * 8u {
-                    break;
-                }
                 let element = 8u * step + i % 8u;
                 let query = first + i / 8u;
                 var value = vec4<f32>(0.0);
@@ -155,11 +152,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         left[(tx + 16u) * 16u + ty] = narrow(p1);
         for (var c = 0u; c < V_STEPS; c++) {
             workgroupBarrier();
-            for (var turn = 0u; turn < (KEYS * 16u + WORKGROUP - 1u) / WORKGROUP; turn++) {
+            for (var turn = 0u; turn < KEYS * 16u / WORKGROUP; turn++) {
                 let i = turn * WORKGROUP + lane;
-                if (KEYS * 16u) % WORKGROUP != 0u && i >= KEYS * 16u {
-                    break;
-                }
                 let element = 16u * c + i % 16u;
                 let source = min(key + i / 16u, end - 1u);
                 var value = vec4<f32>(0.0);

@@ -52,10 +52,7 @@ impl Kernel for MatmulBias {
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![read(&self.matmul.w)];
-        bindings.push(self.matmul.x.binding(false));
-        bindings.extend([read(&self.bias), write(&self.matmul.y)]);
-        bindings
+        vec![read(&self.matmul.w), self.matmul.x.binding(false), read(&self.bias), write(&self.matmul.y)]
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
