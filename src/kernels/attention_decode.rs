@@ -116,8 +116,8 @@ impl AttentionDecode {
         let most = match (whole, alone) {
             (false, _) => 128,
             (true, true) => 512.min(profile.limits.max_workgroup_invocations as usize),
-            // Alone with its context, a workgroup has as many bytes under way as it can.
-            (true, false) => profile.limits.max_workgroup_invocations as usize,
+            // Several workgroups a multiprocessor, one of which begins or ends while another reads: of 1024 invocations one fits.
+            (true, false) => 256.min(profile.limits.max_workgroup_invocations as usize),
         };
         let distance = if alone { 2 } else { 1 };
         let mut cut = Cut { queries, lanes, workgroup: PAGE * lanes, unroll: 1, distance, subgroups, spread };
@@ -126,7 +126,7 @@ impl AttentionDecode {
         }
         // Registers hold 8 words of keys and values for each.
         let most = match queries {
-            1..=2 if alone => 2,
+            1..=2 if whole => 2,
             1..=2 => 8,
             3..=4 => 4,
             _ => 2,
