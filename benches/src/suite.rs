@@ -283,46 +283,76 @@ impl<'a> Suites<'a> {
         let phases = [(session.decode_phase(n_prompt), 1, 0), (prefill, n_prompt, n_prompt)];
         for ((phase, rows, n_prompt), check) in phases.into_iter().zip(checks) {
             let plan = session.prepare(phase)?;
-            let work = plan.work();
             // Decode stands behind the prompt that is in the cache.
-            let context = longest + room;
-            plan.time_steps(context).await?;
-            let mut groups: Vec<(String, f64, u64, u64)> = Vec::new();
-            let repeats = self.settings.repeats.max(1);
-            for repeat in 0..repeats {
-                for (step, work) in plan.time_steps(context).await?.iter().zip(&work) {
-                    let name = kernel_name(&step.label);
-                    let at = groups.iter().position(|(known, ..)| *known == name).unwrap_or_else(|| {
-                        groups.push((name, 0.0, 0, 0));
-                        groups.len() - 1
-                    });
-                    groups[at].1 += step.gpu_ms / repeats as f64;
-                    if repeat == 0 {
-                        groups[at].2 += work.bound_bytes;
-                        groups[at].3 += work.operations;
-                    }
-                }
-            }
-            for (name, ms, bytes, operations) in groups {
-                // Attention and embedding bind far more than they read.
-                let reads_all =
-                    !name.starts_with("attention") && !name.starts_with("embed") && !name.starts_with("rope");
-                let share = |amount: u64, rate: Option<f64>| rate.map(|rate| amount as f64 / ms * 1e3 / rate);
-                let row = Row {
-                    name: Some(name),
-                    bytes: reads_all.then_some(bytes),
-                    operations: (operations > 0).then_some(operations),
-                    bandwidth_share: if reads_all { share(bytes, self.copy_rate) } else { None },
-                    matrix_share: if operations > 0 { share(operations, self.matrix_rate) } else { None },
-                    p50_ms: Some(ms),
-                    // The plan that the kernel is a part of.
-                    check: check.clone(),
-                    ..self.row("kernels").case(1, n_prompt as u64, u64::from(rows == 1), 0)
-                };
-                self.push(row);
-            }
+            let row = self.row("kernels").case(1, n_prompt as u64, u64::from(rows == 1), 0);
+            self.steps(plan, longest + room, row, check).await?;
+        }
+        for batch in self.settings.batches.clone().into_iter().filter(|&batch| batch > 1) {
+            self.check_stop()?;
+            self.batch_kernels(batch).await?;
         }
         Ok(())
+    }
+
+    /// A plan's steps by GPU timestamps, summed over layers. Every replay samples a token for each of its slots.
+    async fn steps(&mut self, plan: &Plan, context: usize, row: Row, check: Option<String>) -> Result<()> {
+        let work = plan.work();
+        plan.time_steps(context).await?;
+        let mut groups: Vec<(String, f64, u64, u64)> = Vec::new();
+        let repeats = self.settings.repeats.max(1);
+        for repeat in 0..repeats {
+            for (step, work) in plan.time_steps(context).await?.iter().zip(&work) {
+                let name = kernel_name(&step.label);
+                let at = groups.iter().position(|(known, ..)| *known == name).unwrap_or_else(|| {
+                    groups.push((name, 0.0, 0, 0));
+                    groups.len() - 1
+                });
+                groups[at].1 += step.gpu_ms / repeats as f64;
+                if repeat == 0 {
+                    groups[at].2 += work.bound_bytes;
+                    groups[at].3 += work.operations;
+                }
+            }
+        }
+        for (name, ms, bytes, operations) in groups {
+            // Attention and embedding bind far more than they read.
+            let reads_all = !name.starts_with("attention") && !name.starts_with("embed") && !name.starts_with("rope");
+            let share = |amount: u64, rate: Option<f64>| rate.map(|rate| amount as f64 / ms * 1e3 / rate);
+            let row = Row {
+                name: Some(name),
+                bytes: reads_all.then_some(bytes),
+                operations: (operations > 0).then_some(operations),
+                bandwidth_share: if reads_all { share(bytes, self.copy_rate) } else { None },
+                matrix_share: if operations > 0 { share(operations, self.matrix_rate) } else { None },
+                p50_ms: Some(ms),
+                // The plan that the kernel is a part of.
+                check: check.clone(),
+                ..row.clone()
+            };
+            self.push(row);
+        }
+        Ok(())
+    }
+
+    /// The steps of a decode plan of several sequences behind `batch_depth` tokens each.
+    async fn batch_kernels(&mut self, batch: usize) -> Result<()> {
+        let (depth, repeats) = (self.settings.batch_depth, self.settings.repeats.max(1));
+        // Every replay moves the slots on by one.
+        let longest = depth + repeats + 1;
+        let row = self.row("kernels").case(batch as u64, 0, 1, depth as u64);
+        if !self.fits("kernels", &row, longest) {
+            return Ok(());
+        }
+        let mut session = self.session(longest, batch, false)?;
+        let check = self.check_batch(&mut session, depth - 4).await?;
+        for slot in 0..batch {
+            session.clear(slot);
+            session.extend(slot, &self.tokens(depth, slot), &Sampling::default()).await?;
+        }
+        session.finish().await?;
+        let phase = session.decode_phase(depth);
+        let plan = session.prepare(phase)?;
+        self.steps(plan, longest, row, check).await
     }
 
     /// `ok`, or how far the last position's logits behind `tokens` are from the plain path's. `singles` of the tokens go
