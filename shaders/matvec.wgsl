@@ -14,7 +14,7 @@ struct Params {
 
 #ifdef COOP_MATRIX
 fn prepare(lane: u32) {
-    inverse_rms_of_all(params.eps, lane);
+    scales_of_all(params.eps, lane);
 }
 #endif
 
@@ -47,9 +47,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         // Rows past the end repeat the last one; their sums are not written.
         rows[t] = min(first + t, params.rows - 1u);
     }
+    if COLUMNS > 1u {
+        // While the first weights are on their way.
+        scales_of_all(params.eps, lane);
+    }
     let sums = dots(rows, lane);
+    if COLUMNS > 1u {
+        workgroupBarrier();
+    }
     for (var c = 0u; c < COLUMNS; c++) {
-        let scale = inverse_rms(c, params.eps, lane);
+        let scale = scale_of(c, params.eps, lane);
         for (var t = 0u; t < TILE; t++) {
             var tile = sums[t];
             let sum = lanes_sum(tile[c], lane) * scale;

@@ -22,7 +22,7 @@ const SIDE_BY_SIDE: u32 = WORKGROUP / LANES * (TILE / 2u); // results that are w
 
 #ifdef COOP_MATRIX
 fn prepare(lane: u32) {
-    inverse_rms_of_all(params.eps, lane);
+    scales_of_all(params.eps, lane);
 }
 #endif
 
@@ -38,14 +38,18 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     products(16u * own, ROWS / 2u + 16u * own, ROWS - 1u, lane);
     for (var i = lane; i < 4u * COLUMNS; i += WORKGROUP) {
         let c = i / 4u;
+        let scale = scales[c];
         let at = BLOCK_PITCH * c + 4u * (i % 4u);
-        let gate = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]) * scales[c];
-        let up = vec4<f32>(parts[at + 16u], parts[at + 17u], parts[at + 18u], parts[at + 19u]) * scales[c];
+        let gate = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]) * scale;
+        let up = vec4<f32>(parts[at + 16u], parts[at + 17u], parts[at + 18u], parts[at + 19u]) * scale;
         put_vector(8u * c * params.blocks + 4u * own + i % 4u, gate / (1.0 + exp(-gate)) * up);
     }
 #else
     if own >= ROWS / 64u {
         return;
+    }
+    if COLUMNS > 1u {
+        scales_of_all(params.eps, lane);
     }
     for (var round = 0u; round < 32u / SIDE_BY_SIDE; round++) {
         let turn = round * SIDE_BY_SIDE;
@@ -56,8 +60,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             rows[2u * t + 1u] = ROWS / 2u + 32u * own + n + t;
         }
         let sums = dots(rows, lane);
+        if COLUMNS > 1u && round == 0u {
+            workgroupBarrier();
+        }
         for (var c = 0u; c < COLUMNS; c++) {
-            let scale = inverse_rms(c, params.eps, lane);
+            let scale = scale_of(c, params.eps, lane);
             for (var t = 0u; t < TILE / 2u; t++) {
                 var gates = sums[2u * t];
                 var ups = sums[2u * t + 1u];

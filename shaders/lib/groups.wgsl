@@ -1,5 +1,5 @@
 // What the quantised formats share: a sub-block of 32 as bytes, scales and a minimum. Each format has its Raw, what is loaded
-// of a sub-block and needs few registers until it is used, with weights_raw, weights_unpack and weights_values.
+// of a sub-block and needs few registers until it is used, with weights_raw and weights_unpack.
 #import planes
 
 struct Groups {
@@ -29,20 +29,40 @@ fn weights_block(row: u32, block: u32) -> array<vec4<f32>, 8> {
     return weights_values(weights_raw(row, block));
 }
 
-// Values of bytes from 0 up.
-fn values_of(groups: Groups) -> array<vec4<f32>, 8> {
+fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
+    let groups = weights_unpack(raw);
     var out: array<vec4<f32>, 8>;
     for (var g = 0u; g < 8u; g++) {
-        out[g] = groups.scale[g >> 2u] * from_bytes(groups.q[g]) - groups.minimum;
+        if SIGNED {
+            out[g] = groups.scale[g >> 2u] * from_signed_bytes(groups.q[g]);
+        } else {
+            out[g] = groups.scale[g >> 2u] * from_bytes(groups.q[g]) - groups.minimum;
+        }
     }
     return out;
 }
 
-// Values of signed bytes, without a minimum.
-fn values_of_signed(groups: Groups) -> array<vec4<f32>, 8> {
-    var out: array<vec4<f32>, 8>;
-    for (var g = 0u; g < 8u; g++) {
-        out[g] = groups.scale[g >> 2u] * from_signed_bytes(groups.q[g]);
+#ifdef COOP_MATRIX
+// The same in halves, of every four elements 0, 2, 1 and 3: so they come out of bytes two by two.
+fn unit_halves(raw: Unit) -> array<vec4<f16>, 8> {
+    var out: array<vec4<f16>, 8>;
+    if HALVES {
+        let groups = weights_unpack(raw);
+        for (var g = 0u; g < 8u; g++) {
+            let scale = vec4<f16>(f16(groups.scale[g >> 2u]));
+            if SIGNED {
+                out[g] = scale * halves_from_signed_bytes(groups.q[g]);
+            } else {
+                // Rounded once, as the product in f32 would be.
+                out[g] = fma(scale, halves_from_bytes(groups.q[g]), vec4<f16>(f16(-groups.minimum)));
+            }
+        }
+    } else {
+        var values = weights_values(raw);
+        for (var g = 0u; g < 8u; g++) {
+            out[g] = vec4<f16>(values[g].xzyw);
+        }
     }
     return out;
 }
+#endif

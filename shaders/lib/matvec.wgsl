@@ -15,10 +15,10 @@ const X_BLOCKS: u32 = COLUMNS * (K / 32u);
 @group(0) @binding(1) var<storage, read> x: array<vec2<u32>>; // x[K / 16, TILE_M, 4]
 const INPUTS: u32 = 2u; // the next binding
 
-// Four values of x.
+// Four values of x, which lie in the order 0, 2, 1, 3.
 fn x_load(c: u32, i: u32) -> vec4<f32> {
     let v = x[(i / 4u * TILE_M + c) * 4u + i % 4u];
-    return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y));
+    return vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y)).xzyw;
 }
 #else
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[COLUMNS, X_COLS / 4]

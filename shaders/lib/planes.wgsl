@@ -23,6 +23,24 @@ fn from_signed_bytes(q: u32) -> vec4<f32> {
     return from_bytes(q ^ 0x80808080u) - 128.0;
 }
 
+#ifdef COOP_MATRIX
+// Bytes 0, 2, 1 and 3 of a word as halves: none is converted, what unpacks and what rounds again cancel out.
+fn halves_from_bytes(q: u32) -> vec4<f16> {
+    return halves_above_1024(q) - 1024h;
+}
+
+// The same of signed bytes.
+fn halves_from_signed_bytes(q: u32) -> vec4<f16> {
+    return halves_above_1024(q ^ 0x80808080u) - 1152h;
+}
+
+fn halves_above_1024(q: u32) -> vec4<f16> {
+    let even = unpack2x16float((q & 0x00ff00ffu) | 0x64006400u);
+    let odd = unpack2x16float(((q >> 8u) & 0x00ff00ffu) | 0x64006400u);
+    return vec4<f16>(vec2<f16>(even), vec2<f16>(odd));
+}
+#endif
+
 // Scale and minimum (times -1 where the format says so) of sub-block s of a Q4_K or Q5_K super-block, whose head is
 // d, dmin and twelve bytes of 6-bit numbers: sub-blocks 0 to 3 in the lower six bits of bytes s and s + 4, the others
 // split over the lower or upper nibble of byte s + 4 and the upper bits of bytes s - 4 and s.

@@ -12,12 +12,15 @@ const PITCH: u32 = TILE_K / 4u + 2u; // 16 bytes more than a row, so that eight 
 const PIECES: u32 = TILE_K / UNIT; // of a row
 const LOADS: u32 = 32u * PIECES / SUBGROUP; // of an invocation
 const BLOCK_PITCH: u32 = 33u;
+const MATRICES: u32 = SUBGROUPS_AT_WORK * 256u;
+const PRODUCTS: u32 = TILE_M * BLOCK_PITCH;
 
 alias Sums = array<MatC, 4>; // rows 16 i of x, rows 16 j of w at 2 i + j
 alias Loaded = array<Unit, LOADS>;
 
 var<workgroup> slab: array<vec4<f16>, SUBGROUPS_AT_WORK * 32u * PITCH>;
-var<workgroup> parts: array<f32, SUBGROUPS_AT_WORK * 256u>;
+// First a matrix of each subgroup, then all products.
+var<workgroup> parts: array<f32, select(PRODUCTS, MATRICES, MATRICES > PRODUCTS)>;
 var<workgroup> scales: array<f32, TILE_M>;
 
 // Row i of 32: 16 from one place, 16 from another; none past the last.
@@ -93,10 +96,10 @@ fn products(first: u32, second: u32, last: u32, lane: u32) {
         for (var i = 0u; i < LOADS; i++) {
             let at = l + i * SUBGROUP;
             let to = own + at / PIECES * PITCH + at % PIECES * (UNIT / 4u);
-            var values = unit_values(next[i]);
+            var values = unit_halves(next[i]);
             for (var j = 0u; j < UNIT / 4u; j++) {
                 // A piece past the end counts as zero.
-                slab[to + j] = vec4<f16>(select(values[j], vec4<f32>(0.0), K % step != 0u && k >= K));
+                slab[to + j] = select(values[j], vec4<f16>(0h), K % step != 0u && k >= K);
             }
         }
         subgroupBarrier();

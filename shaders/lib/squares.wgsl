@@ -16,35 +16,60 @@ fn square(i: u32) -> f32 {
 }
 #endif
 
-#ifdef COOP_MATRIX
-// What each column's products are to be multiplied by, in `scales`: to be read behind a barrier.
-fn inverse_rms_of_all(eps: f32, lane: u32) {
-    for (var turn = 0u; turn < COLUMNS; turn += SUBGROUPS_AT_WORK) {
-        let c = turn + lane / SUBGROUP;
-        var sum = 0.0;
-        for (var i = lane % SUBGROUP; i < SQUARES; i += SUBGROUP) {
-            sum += square(min(c, COLUMNS - 1u) * SQUARES + i);
-        }
-        let whole = subgroupAdd(sum);
-        if lane % SUBGROUP == 0u && c < COLUMNS {
-            scales[c] = select(inverseSqrt(whole / f32(X_COLS) + eps), 1.0, SQUARES == 0u);
-        }
-    }
+#ifdef SUBGROUPS
+const SHARED: u32 = SUBGROUP; // invocations that sum up a column
+
+fn shared_sum(value: f32, lane: u32) -> f32 {
+    return subgroupAdd(value);
 }
 #else
-// What column c's products are to be multiplied by; every invocation of the workgroup takes part.
-fn inverse_rms(c: u32, eps: f32, lane: u32) -> f32 {
-    if SQUARES == 0u {
-        return 1.0;
-    }
+const SHARED: u32 = LANES;
+
+fn shared_sum(value: f32, lane: u32) -> f32 {
+    return lanes_sum(value, lane);
+}
+#endif
+
+// This invocation's share of a column's sum.
+fn share_of_squares(c: u32, lane: u32) -> f32 {
     var sum = 0.0;
-    for (var turn = 0u; turn < (SQUARES + LANES - 1u) / LANES; turn++) {
-        let i = turn * LANES + lane % LANES;
-        if SQUARES % LANES != 0u && i >= SQUARES {
+    for (var step = 0u; step < (SQUARES + SHARED - 1u) / SHARED; step++) {
+        let i = step * SHARED + lane % SHARED;
+        if SQUARES % SHARED != 0u && i >= SQUARES {
             break;
         }
         sum += square(c * SQUARES + i);
     }
-    return inverseSqrt(lanes_sum(sum, lane) / f32(X_COLS) + eps);
+    return sum;
 }
+
+fn scale_from(sum: f32, eps: f32) -> f32 {
+    return select(inverseSqrt(sum / f32(X_COLS) + eps), 1.0, SQUARES == 0u);
+}
+
+#ifndef COOP_MATRIX
+var<workgroup> scales: array<f32, COLUMNS>;
 #endif
+
+// What each of several columns' products are to be multiplied by, in `scales`: to be read behind a barrier. Made once for all
+// of the workgroup's rows, all of which take part.
+fn scales_of_all(eps: f32, lane: u32) {
+    for (var turn = 0u; turn < (COLUMNS * SHARED + WORKGROUP - 1u) / WORKGROUP; turn++) {
+        let c = (turn * WORKGROUP + lane) / SHARED;
+        let sum = shared_sum(share_of_squares(min(c, COLUMNS - 1u), lane), lane);
+        if lane % SHARED == 0u && c < COLUMNS {
+            scales[c] = scale_from(sum, eps);
+        }
+    }
+}
+
+// What column c's products are to be multiplied by: of several columns behind that barrier, the only one by all that share a sum.
+fn scale_of(c: u32, eps: f32, lane: u32) -> f32 {
+    if COLUMNS > 1u {
+        return scales[c];
+    }
+    if SQUARES == 0u {
+        return 1.0;
+    }
+    return scale_from(shared_sum(share_of_squares(0u, lane), lane), eps);
+}

@@ -76,12 +76,19 @@ pub fn wants_tiles(profile: &Profile, m: usize, n: usize, k: usize, integer: boo
 }
 
 impl Shape {
-    /// One row a subgroup with integer dots; four or two with floats, where the loads of x are what they share, and one with several
+    /// One row a subgroup with integer dots; `floats` with floats, where the loads of x are what they share, and one with several
     /// columns, whose values of x fill the registers. Several quantised columns: `several` groups of invocations a subgroup,
     /// so that loads of x serve all groups at once, and rows of each.
     ///
     /// At most `rows` rows at once.
-    pub fn new(x: &Activations, profile: &Profile, subgroups_a_workgroup: u32, rows: u32, several: [u32; 2]) -> Self {
+    pub fn new(
+        x: &Activations,
+        profile: &Profile,
+        subgroups_a_workgroup: u32,
+        rows: u32,
+        floats: u32,
+        several: [u32; 2],
+    ) -> Self {
         if let (Activations::Tiles(_), Some(subgroup)) = (x, skinny(profile)) {
             let workgroup = SKINNY_SUBGROUPS.min(subgroups_a_workgroup) * subgroup;
             return Shape { workgroup, lanes: subgroup, tile: 1, subgroup: Some(subgroup), skinny: true };
@@ -91,9 +98,8 @@ impl Shape {
         let [groups, tile] = match (x.is_q8(), x.dims().0) {
             (true, 1..=2) | (false, 3..) => [1, 1],
             (true, _) => several,
-            // Where few rows are worked on at once, more subgroups with fewer rows have as many bytes under way; without
-            // subgroups, a turn more costs two barriers.
-            (false, _) => [1, if rows <= BLOCK as u32 && subgroup.is_some() { 2 } else { 4 }],
+            // Without subgroups, a turn more costs two barriers.
+            (false, _) => [1, if subgroup.is_some() { floats } else { 4 }],
         };
         // Without subgroups, 32 neighbours share rows by way of workgroup memory, in workgroups of what every device has.
         let (width, lanes, limit) = match subgroup {
@@ -170,10 +176,18 @@ pub(super) fn check_formats(kernel: &str, w: &Tensor, x: &Activations) -> Result
     })
 }
 
+/// Rows that a group of invocations takes with several quantised columns: more fill the registers, but for bytes, of which
+/// nothing has to be unpacked.
+pub(super) fn rows_together(w: &Tensor) -> u32 {
+    if w.dtype() == DType::Q8_0 { 4 } else { 2 }
+}
+
 impl Matvec {
     fn shape(&self, profile: &Profile) -> Shape {
-        let subgroups = if matches!(self.x.values, Activations::Tiles(_)) { SKINNY_SUBGROUPS } else { 4 };
-        Shape::new(&self.x.values, profile, subgroups, u32::MAX, [2, 4])
+        let x = &self.x.values;
+        // More of them share what becomes of the sums of squares of several columns.
+        let subgroups = if matches!(x, Activations::Tiles(_)) || x.is_q8() && x.dims().0 > 2 { 8 } else { 4 };
+        Shape::new(x, profile, subgroups, u32::MAX, 4, [2, rows_together(&self.w)])
     }
 }
 

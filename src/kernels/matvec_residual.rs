@@ -40,7 +40,9 @@ params! {
 
 impl MatvecResidual {
     fn shape(&self, profile: &Profile) -> Shape {
-        Shape::new(&self.x, profile, 32, BLOCK as u32, [1, 2])
+        // Of 32 rows few subgroups would be at work: plain weights take one each, whose bytes under way are enough.
+        let floats = if self.w.dtype().is_quantized() { 2 } else { 1 };
+        Shape::new(&self.x, profile, 32, BLOCK as u32, floats, [1, 2])
     }
 }
 

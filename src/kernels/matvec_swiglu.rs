@@ -35,7 +35,7 @@ impl MatvecSwiglu {
         let rows = if several { 2 * BLOCK } else { BLOCK };
         // Twice as many workgroups, each with half the memory, leave fewer waiting where there are as many rows as here.
         let subgroups = if matches!(self.x.values, Activations::Tiles(_)) { 4 } else { 16 };
-        let shape = Shape::new(&self.x.values, profile, subgroups, rows as u32, [4, 4]);
+        let shape = Shape::new(&self.x.values, profile, subgroups, rows as u32, 2, [4, matvec::rows_together(&self.w)]);
         // A gate and its up row are worked on side by side.
         Shape { tile: shape.tile.max(2), ..shape }
     }
@@ -117,5 +117,7 @@ pub fn cases() -> Vec<Case> {
     add(DType::F16, 2, 64, 72, [Input::F32, Input::F32]);
     add(DType::Q4_0, 8, 96, 1376, [Input::Tiles, Input::Tiles]);
     add(DType::Q6_K, 29, 64, 512, [Input::Tiles, Input::F32]);
+    // All columns of tiles: four subgroups' matrices take less room than what is kept of 32.
+    add(DType::Q4_0, 32, 64, 256, [Input::Tiles, Input::Tiles]);
     cases
 }

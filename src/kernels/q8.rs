@@ -59,7 +59,8 @@ impl Q8 {
 /// `shaders/lib/skinny.wgsl` takes and `shaders/lib/output/tiles.wgsl` writes.
 #[derive(Clone, Debug)]
 pub struct Tiles {
-    /// `x[K / 16, 16 · tile_rows]` in f16: tiles, each row after row; K a multiple of 32, tile_rows of 16.
+    /// `x[K / 16, 16 · tile_rows]` in f16: tiles, each row after row, of every four elements 0, 2, 1 and 3, as quantised weights
+    /// come out of their bytes; K a multiple of 32, tile_rows of 16.
     pub x: Tensor,
     /// Rows that count; those of `x` behind them hold anything.
     pub rows: usize,
@@ -83,9 +84,9 @@ impl Tiles {
         self.rows.next_multiple_of(16)
     }
 
-    /// Where the element of a row and a column lies.
+    /// Where the element of a row and a column lies: of every four columns in the order 0, 2, 1, 3.
     fn at(&self, row: usize, col: usize) -> usize {
-        (col / 16 * self.tile_rows() + row) * 16 + col % 16
+        (col / 16 * self.tile_rows() + row) * 16 + col % 16 / 4 * 4 + [0, 2, 1, 3][col % 4]
     }
 }
 

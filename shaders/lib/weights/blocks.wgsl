@@ -24,3 +24,15 @@ fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
 fn weights_block(row: u32, block: u32) -> array<vec4<f32>, 8> {
     return weights_values(weights_raw(row, block));
 }
+
+#ifdef COOP_MATRIX
+// A unit in halves, of every four elements 0, 2, 1 and 3, as the quantised formats give them.
+fn unit_halves(raw: Unit) -> array<vec4<f16>, UNIT / 4u> {
+    var values = unit_values(raw);
+    var out: array<vec4<f16>, UNIT / 4u>;
+    for (var i = 0u; i < UNIT / 4u; i++) {
+        out[i] = vec4<f16>(values[i].xzyw);
+    }
+    return out;
+}
+#endif

@@ -2,6 +2,8 @@
 #import groups
 
 const SCALES: u32 = 1u; // of a sub-block
+const SIGNED: bool = false; // bytes
+const HALVES: bool = true; // scale and minimum are
 
 struct Raw {
     q: vec4<u32>,
@@ -21,8 +23,4 @@ fn weights_unpack(raw: Raw) -> Groups {
     out.scale = vec2<f32>(raw.d);
     out.minimum = 8.0 * raw.d;
     return out;
-}
-
-fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
-    return values_of(weights_unpack(raw));
 }

@@ -2,6 +2,8 @@
 #import groups
 
 const SCALES: u32 = 1u; // of a sub-block
+const SIGNED: bool = false; // bytes
+const HALVES: bool = false; // scale and minimum are
 
 struct Raw {
     q: vec4<u32>,
@@ -21,8 +23,4 @@ fn weights_unpack(raw: Raw) -> Groups {
     out.scale = vec2<f32>(raw.scale_min.x);
     out.minimum = raw.scale_min.y;
     return out;
-}
-
-fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
-    return values_of(weights_unpack(raw));
 }

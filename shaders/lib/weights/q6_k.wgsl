@@ -2,6 +2,8 @@
 #import groups
 
 const SCALES: u32 = 2u; // of a sub-block
+const SIGNED: bool = true; // bytes
+const HALVES: bool = false; // scale and minimum are
 
 struct Raw {
     q: vec4<u32>,
@@ -35,8 +37,4 @@ fn weights_unpack(raw: Raw) -> Groups {
     out.scale = raw.scale;
     out.minimum = 0.0;
     return out;
-}
-
-fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
-    return values_of_signed(weights_unpack(raw));
 }

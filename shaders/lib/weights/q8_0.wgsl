@@ -2,6 +2,8 @@
 #import groups
 
 const SCALES: u32 = 1u; // of a sub-block
+const SIGNED: bool = true; // bytes
+const HALVES: bool = true; // scale and minimum are
 
 struct Raw {
     low: vec4<u32>,
@@ -22,8 +24,4 @@ fn weights_unpack(raw: Raw) -> Groups {
     out.scale = vec2<f32>(raw.d);
     out.minimum = 0.0;
     return out;
-}
-
-fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
-    return values_of_signed(weights_unpack(raw));
 }
