@@ -101,6 +101,12 @@ fn heading(suite: &str) -> (&str, &'static str) {
         "load" => ("Load", "From opening the file until the weights lie on the device. Shorter is better."),
         "memory" => ("Memory", "The most GPU memory allocated at once. Less is better."),
         "kernels" => ("Kernels", "Single kernels against what this adapter was measured to reach."),
+        "streams" => ("Streams", "Sequences that come and go through the scheduler, their prompts included."),
+        "embed" => ("Embeddings", "Texts to vectors, from token ids and from text."),
+        "search" => ("Search", "The nearest of many vectors, exactly, for one query and for several at once."),
+        "backends" => {
+            ("Backends", "The same model and input by this crate's plan, by Burn on several devices, and by others.")
+        }
         other => (other, ""),
     }
 }

@@ -61,7 +61,7 @@ impl Case {
         let median = stats::median(samples);
         let tokens = if self.n_gen > 0 { 1 } else { self.batch * self.n_prompt };
         row.tokens_per_second = median.map(|ms| tokens as f64 / ms * 1e3);
-        row.texts_per_second = median.filter(|_| self.name == "embed").map(|ms| self.batch as f64 / ms * 1e3);
+        row.texts_per_second = median.filter(|_| self.name == "tokens").map(|ms| self.batch as f64 / ms * 1e3);
         row
     }
 }
@@ -171,7 +171,7 @@ async fn encoder(
         };
         let check = |found: &[Vec<f32>]| Some(verdict(&found[..few.min(found.len())], expected.as_deref()?));
         let case = Case {
-            name: "embed",
+            name: "tokens",
             model: model.clone(),
             dtype: dtype.name().to_owned(),
             batch: batch as u64,
