@@ -31,7 +31,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let c = i / 32u;
         let n = first + i % 32u;
         if n < params.rows {
-            let sum = parts[BLOCK_PITCH * c + i % 32u] * scales[c];
+            let sum = parts[BLOCK_PITCH * c + i % 32u] * scale_of(c, params.eps, lane);
             let at = c * params.y_stride + params.y_offset + n;
             if ACCUMULATE {
                 y[at] += sum;
@@ -48,7 +48,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         rows[t] = min(first + t, params.rows - 1u);
     }
     if COLUMNS > 1u {
-        // While the first weights are on their way.
         scales_of_all(params.eps, lane);
     }
     let sums = dots(rows, lane);

@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     products(16u * own, ROWS / 2u + 16u * own, ROWS - 1u, lane);
     for (var i = lane; i < 4u * COLUMNS; i += WORKGROUP) {
         let c = i / 4u;
-        let scale = scales[c];
+        let scale = scale_of(c, params.eps, lane);
         let at = BLOCK_PITCH * c + 4u * (i % 4u);
         let gate = vec4<f32>(parts[at], parts[at + 1u], parts[at + 2u], parts[at + 3u]) * scale;
         let up = vec4<f32>(parts[at + 16u], parts[at + 17u], parts[at + 18u], parts[at + 19u]) * scale;

@@ -30,7 +30,7 @@ pub struct Settings {
     pub n_gen: usize,
     /// Tokens in the cache before generation starts, in the decode suite.
     pub depths: Vec<usize>,
-    /// Sequences side by side, in the batch suite.
+    /// Sequences side by side, in the suites batch and kernels.
     pub batches: Vec<usize>,
     /// Tokens of each of them before.
     pub batch_depth: usize,
@@ -254,7 +254,7 @@ impl<'a> Suites<'a> {
         Ok(())
     }
 
-    /// The steps of a decode and of a prefill plan by GPU timestamps, summed over layers.
+    /// The steps of a decode and of a prefill plan, and of a decode plan of each batch, by GPU timestamps, summed over layers.
     async fn kernels(&mut self) -> Result<()> {
         if !self.context().profile().features.timestamps {
             let row = Row {
@@ -337,14 +337,26 @@ impl<'a> Suites<'a> {
     /// The steps of a decode plan of several sequences behind `batch_depth` tokens each.
     async fn batch_kernels(&mut self, batch: usize) -> Result<()> {
         let (depth, repeats) = (self.settings.batch_depth, self.settings.repeats.max(1));
-        // Every replay moves the slots on by one.
-        let longest = depth + repeats + 1;
+        // Every replay moves the slots on by one; the check takes four tokens.
+        let longest = depth + 4.max(repeats + 1);
         let row = self.row("kernels").case(batch as u64, 0, 1, depth as u64);
         if !self.fits("kernels", &row, longest) {
             return Ok(());
         }
-        let mut session = self.session(longest, batch, false)?;
-        let check = self.check_batch(&mut session, depth - 4).await?;
+        let mut session = match self.session(longest, batch, false) {
+            // What one sequence leaves room for is measured all the same.
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                self.push(Row {
+                    name: Some("kernels".into()),
+                    check: Some("unsupported".into()),
+                    note: Some(error.to_string()),
+                    ..row
+                });
+                return Ok(());
+            }
+            session => session?,
+        };
+        let check = self.check_batch(&mut session, depth).await?;
         for slot in 0..batch {
             session.clear(slot);
             session.extend(slot, &self.tokens(depth, slot), &Sampling::default()).await?;

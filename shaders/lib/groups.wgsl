@@ -1,5 +1,6 @@
 // What the quantised formats share: a sub-block of 32 as bytes, scales and a minimum. Each format has its Raw, what is loaded
-// of a sub-block and needs few registers until it is used, with weights_raw and weights_unpack.
+// of a sub-block and needs few registers until it is used, with weights_raw and weights_unpack,
+// and says how many SCALES a sub-block has, whether its bytes are SIGNED, and whether scale and minimum are HALVES.
 #import planes
 
 struct Groups {

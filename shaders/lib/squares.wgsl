@@ -43,33 +43,36 @@ fn share_of_squares(c: u32, lane: u32) -> f32 {
     return sum;
 }
 
-fn scale_from(sum: f32, eps: f32) -> f32 {
-    return select(inverseSqrt(sum / f32(X_COLS) + eps), 1.0, SQUARES == 0u);
-}
+#ifdef COOP_MATRIX
+const SEVERAL: bool = true;
+#else
+const SEVERAL: bool = COLUMNS > 1u;
 
-#ifndef COOP_MATRIX
 var<workgroup> scales: array<f32, COLUMNS>;
 #endif
 
 // What each of several columns' products are to be multiplied by, in `scales`: to be read behind a barrier. Made once for all
 // of the workgroup's rows, all of which take part.
 fn scales_of_all(eps: f32, lane: u32) {
+    if SQUARES == 0u {
+        return;
+    }
     for (var turn = 0u; turn < (COLUMNS * SHARED + WORKGROUP - 1u) / WORKGROUP; turn++) {
         let c = (turn * WORKGROUP + lane) / SHARED;
         let sum = shared_sum(share_of_squares(min(c, COLUMNS - 1u), lane), lane);
         if lane % SHARED == 0u && c < COLUMNS {
-            scales[c] = scale_from(sum, eps);
+            scales[c] = inverseSqrt(sum / f32(X_COLS) + eps);
         }
     }
 }
 
 // What column c's products are to be multiplied by: of several columns behind that barrier, the only one by all that share a sum.
 fn scale_of(c: u32, eps: f32, lane: u32) -> f32 {
-    if COLUMNS > 1u {
-        return scales[c];
-    }
     if SQUARES == 0u {
         return 1.0;
     }
-    return scale_from(shared_sum(share_of_squares(0u, lane), lane), eps);
+    if SEVERAL {
+        return scales[c];
+    }
+    return inverseSqrt(shared_sum(share_of_squares(0u, lane), lane) / f32(X_COLS) + eps);
 }

@@ -113,20 +113,25 @@ impl AttentionDecode {
         let spread = profile.fixed_subgroup().map(|size| size as usize).filter(|size| subgroups && [32, 64].contains(size));
         // Where workgroups are too few for all of a GPU's multiprocessors, each has registers for two tiles under way.
         let alone = whole && spread.is_some() && queries <= 2 && self.workgroups(queries) <= ALONE;
-        let most = match (whole, alone) {
-            (false, _) => 128,
-            (true, true) => 512.min(profile.limits.max_workgroup_invocations as usize),
-            // Several workgroups a multiprocessor, one of which begins or ends while another reads: of 1024 invocations one fits.
-            (true, false) => 256.min(profile.limits.max_workgroup_invocations as usize),
+        // Where they are many, several fit a multiprocessor, one of which begins or ends while another reads: of 1024 invocations
+        // one fits.
+        let many = whole && spread.is_some() && queries == 1 && !alone;
+        let most = match (whole, alone, many) {
+            (false, ..) => 128,
+            (_, true, _) => 512.min(profile.limits.max_workgroup_invocations as usize),
+            (_, _, true) => 256.min(profile.limits.max_workgroup_invocations as usize),
+            // A workgroup that serves several queries, or has barriers each round, has as many bytes under way as it can.
+            _ => profile.limits.max_workgroup_invocations as usize,
         };
         let distance = if alone { 2 } else { 1 };
         let mut cut = Cut { queries, lanes, workgroup: PAGE * lanes, unroll: 1, distance, subgroups, spread };
         while cut.workgroup > most || self.workgroup_bytes(&cut) > profile.limits.max_workgroup_bytes as usize {
             cut.workgroup /= 2;
         }
-        // Registers hold 8 words of keys and values for each.
+        // Registers hold 8 words of keys and values for each: of the sizes that were tried two are best where several tiles or
+        // several workgroups are under way anyway.
         let most = match queries {
-            1..=2 if whole => 2,
+            1..=2 if alone || many => 2,
             1..=2 => 8,
             3..=4 => 4,
             _ => 2,
@@ -331,6 +336,9 @@ pub(super) fn shapes() -> Vec<Shape> {
     ];
     shapes.push(Shape { shard: 1..2, ..Shape::new(4, 2, 64, &[on(0, 100), on(1, 10)]) });
     shapes.push(Shape { shard: 2..4, ..Shape::new(4, 4, 128, &[on(1, 90)]) });
+    // More workgroups than a large GPU has multiprocessors, with keys of their own and with shared ones.
+    let five: Vec<_> = (0..5).map(|slot| on(slot, 60 + 3 * slot)).collect();
+    shapes.extend([32, 8].map(|kv_heads| Shape::new(32, kv_heads, 64, &five)));
     shapes.push(Shape { magnitude: 1000.0, ..Shape::new(2, 1, 64, &[on(0, 150)]) });
     shapes
 }

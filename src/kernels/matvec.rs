@@ -185,8 +185,12 @@ pub(super) fn rows_together(w: &Tensor) -> u32 {
 impl Matvec {
     fn shape(&self, profile: &Profile) -> Shape {
         let x = &self.x.values;
-        // More of them share what becomes of the sums of squares of several columns.
-        let subgroups = if matches!(x, Activations::Tiles(_)) || x.is_q8() && x.dims().0 > 2 { 8 } else { 4 };
+        let subgroups = match x {
+            Activations::Tiles(_) => SKINNY_SUBGROUPS,
+            // More of them share what becomes of the sums of squares of several columns.
+            Activations::Q8(_) if x.dims().0 > 2 => 8,
+            _ => 4,
+        };
         Shape::new(x, profile, subgroups, u32::MAX, 4, [2, rows_together(&self.w)])
     }
 }

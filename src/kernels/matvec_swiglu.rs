@@ -111,6 +111,7 @@ pub fn cases() -> Vec<Case> {
         add(dtype, 1, 32, 256, [kind, kind]);
     }
     add(DType::Q4_0, 8, 96, 512, [Input::Q8, Input::Q8]);
+    add(DType::Q8_0, 5, 64, 256, [Input::Q8, Input::Q8]);
     add(DType::Q4_K, 1, 64, 4096, [Input::Q8, Input::Q8]);
     add(DType::Q8_0, 2, 32, 64, [Input::Q8, Input::F32]);
     add(DType::F16, 3, 64, 72, [Input::F32, Input::Q8]);

@@ -66,10 +66,10 @@ struct Arguments {
     /// Tokens before the generation, in the decode suite [default: 0,4096; 0,256 on a software adapter]
     #[arg(long, value_delimiter = ',')]
     n_depth: Vec<usize>,
-    /// Sequences side by side, in the batch suite
+    /// Sequences side by side, in the suites batch and kernels
     #[arg(long, value_delimiter = ',', default_value = "1,8,32")]
     batch: Vec<usize>,
-    /// Tokens before the generation of each, in the suites batch and streams [default: 512; 16 on a software adapter]
+    /// Tokens before the generation of each, in the suites batch, kernels and streams [default: 512; 16 on a software adapter]
     #[arg(long)]
     batch_depth: Option<usize>,
     /// Streams side by side, in the streams suite
