@@ -1,6 +1,6 @@
 // What the quantised formats share: a sub-block of 32 as bytes, scales and a minimum. Each format has its Raw, what is loaded
 // of a sub-block and needs few registers until it is used, with weights_raw and weights_unpack,
-// and says how many SCALES a sub-block has, whether its bytes are SIGNED, and whether scale and minimum are HALVES.
+// and says how many SCALES a sub-block has, whether its bytes are SIGNED, and whether scale and minimum are halves.
 #import planes
 
 struct Groups {
@@ -47,7 +47,7 @@ fn weights_values(raw: Raw) -> array<vec4<f32>, 8> {
 // The same in halves, of every four elements 0, 2, 1 and 3: so they come out of bytes two by two.
 fn unit_halves(raw: Unit) -> array<vec4<f16>, 8> {
     var out: array<vec4<f16>, 8>;
-    if HALVES {
+    if HALF_SCALES {
         let groups = weights_unpack(raw);
         for (var g = 0u; g < 8u; g++) {
             let scale = vec4<f16>(f16(groups.scale[g >> 2u]));

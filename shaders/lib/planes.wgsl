@@ -10,11 +10,16 @@ fn row_half(row: u32, half: u32) -> f32 {
     return unpack2x16float(row_word(row, half >> 1u))[half % 2u];
 }
 
-// Four bytes as floats. A byte below the exponent of 1024 is the f16 1024 + byte: two are converted at once, where integers
-// are converted one by one and on some GPUs slowly.
+// Bytes 0 and 2 of a word, each plus 1024: below the exponent of 1024 a byte is the f16 1024 + byte. Two are converted at once,
+// where integers are converted one by one and on some GPUs slowly.
+fn above_1024(q: u32) -> vec2<f32> {
+    return unpack2x16float((q & 0x00ff00ffu) | 0x64006400u);
+}
+
+// Four bytes as floats.
 fn from_bytes(q: u32) -> vec4<f32> {
-    let even = unpack2x16float((q & 0x00ff00ffu) | 0x64006400u);
-    let odd = unpack2x16float(((q >> 8u) & 0x00ff00ffu) | 0x64006400u);
+    let even = above_1024(q);
+    let odd = above_1024(q >> 8u);
     return vec4<f32>(even.x, odd.x, even.y, odd.y) - 1024.0;
 }
 
@@ -35,9 +40,7 @@ fn halves_from_signed_bytes(q: u32) -> vec4<f16> {
 }
 
 fn halves_above_1024(q: u32) -> vec4<f16> {
-    let even = unpack2x16float((q & 0x00ff00ffu) | 0x64006400u);
-    let odd = unpack2x16float(((q >> 8u) & 0x00ff00ffu) | 0x64006400u);
-    return vec4<f16>(vec2<f16>(even), vec2<f16>(odd));
+    return vec4<f16>(vec2<f16>(above_1024(q)), vec2<f16>(above_1024(q >> 8u)));
 }
 #endif
 

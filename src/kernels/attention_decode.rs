@@ -116,12 +116,13 @@ impl AttentionDecode {
         // Where they are many, several fit a multiprocessor, one of which begins or ends while another reads: of 1024 invocations
         // one fits.
         let many = whole && spread.is_some() && queries == 1 && !alone;
+        let limit = profile.limits.max_workgroup_invocations as usize;
         let most = match (whole, alone, many) {
             (false, ..) => 128,
-            (_, true, _) => 512.min(profile.limits.max_workgroup_invocations as usize),
-            (_, _, true) => 256.min(profile.limits.max_workgroup_invocations as usize),
+            (_, true, _) => limit.min(512),
+            (_, _, true) => limit.min(256),
             // A workgroup that serves several queries, or has barriers each round, has as many bytes under way as it can.
-            _ => profile.limits.max_workgroup_invocations as usize,
+            _ => limit,
         };
         let distance = if alone { 2 } else { 1 };
         let mut cut = Cut { queries, lanes, workgroup: PAGE * lanes, unroll: 1, distance, subgroups, spread };

@@ -2,8 +2,8 @@
 #import groups
 
 const SCALES: u32 = 1u; // of a sub-block
-const SIGNED: bool = false; // bytes
-const HALVES: bool = true; // scale and minimum are
+const SIGNED: bool = false; // its bytes
+const HALF_SCALES: bool = true; // scale and minimum are halves
 
 struct Raw {
     q: vec4<u32>,

@@ -2,8 +2,8 @@
 #import groups
 
 const SCALES: u32 = 2u; // of a sub-block
-const SIGNED: bool = true; // bytes
-const HALVES: bool = false; // scale and minimum are
+const SIGNED: bool = true; // its bytes
+const HALF_SCALES: bool = false; // scale and minimum are halves
 
 struct Raw {
     q: vec4<u32>,
