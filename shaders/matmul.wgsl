@@ -18,7 +18,11 @@ struct Params {
 // is written, FINISHES where that is anything; y lies behind its inputs, at OUTPUT.
 #import finish
 #ifdef HALVES
+#ifdef COOP_MATRIX
+@group(0) @binding(OUTPUT) var<storage, read_write> y: array<vec4<f16>>; // y[M, y_stride / 4]
+#else
 @group(0) @binding(OUTPUT) var<storage, read_write> y: array<f16>; // y[M, y_stride]
+#endif
 #else
 @group(0) @binding(OUTPUT) var<storage, read_write> y: array<f32>; // y[M, y_stride]
 #endif
@@ -36,20 +40,47 @@ struct Params {
 #endif
 #endif
 
+#ifdef HALVES
+#ifdef COOP_MATRIX
+// Columns n to n + 3: halves are written in multiples of four columns.
+fn write_four(m: u32, n: u32, sums: vec4<f32>) {
+    if m < params.m && n < columns() {
+        let column = params.y_offset + n;
+        let out = vec4<f32>(finish(column, sums.x), finish(column + 1u, sums.y), finish(column + 2u, sums.z),
+                            finish(column + 3u, sums.w));
+        y[(m * params.y_stride + column) / 4u] = vec4<f16>(clamp(out, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+    }
+}
+#else
 fn write(m: u32, n: u32, sum: f32) {
     if m < params.m && n < columns() {
-        let at = m * params.y_stride + params.y_offset + n;
-#ifdef HALVES
-        y[at] = f16(clamp(finish(params.y_offset + n, sum), -65504.0, 65504.0));
+        let column = params.y_offset + n;
+        y[m * params.y_stride + column] = f16(clamp(finish(column, sum), -65504.0, 65504.0));
+    }
+}
+#endif
 #else
+fn write(m: u32, n: u32, sum: f32) {
+    if m < params.m && n < columns() {
+        let column = params.y_offset + n;
+        let at = m * params.y_stride + column;
         if params.accumulate != 0u {
             y[at] += sum;
         } else {
-            y[at] = finish(params.y_offset + n, sum);
+            y[at] = finish(column, sum);
         }
-#endif
     }
 }
+
+#ifdef COOP_MATRIX
+fn write_four(m: u32, n: u32, sums: vec4<f32>) {
+    write(m, n, sums.x);
+    write(m, n + 1u, sums.y);
+    write(m, n + 2u, sums.z);
+    write(m, n + 3u, sums.w);
+}
+#endif
+#endif
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,

@@ -150,7 +150,8 @@ fn rows_per_part(dtype: DType, cols: usize, profile: &Profile) -> Result<usize> 
         0 => {
             Err(Error::out_of_memory(format!("a row of {cols} {dtype}: {row} bytes, expected at most {limit} to bind")))
         }
-        rows => Ok(rows),
+        // Whole blocks of rows, as kernels write them.
+        rows => Ok(if rows > 32 { rows / 32 * 32 } else { rows }),
     }
 }
 

@@ -3,13 +3,13 @@
 // loops: matrices in an array stay in registers only where every index is a constant.
 
 const PITCH = TILE_K / 4u + 2u; // 16 bytes more than a row, so that eight rows lie in different banks
-const MATRIX = SIDE * SIDE;
+const FOURS = SIDE * SIDE / 4u; // vectors of four in a matrix
 
 alias Sums = array<MatC, 16>; // row i, column j at 4 i + j
 
 var<workgroup> x_tile: array<Vec4, TILE_M * PITCH>;
 var<workgroup> w_tile: array<Vec4, TILE_N * PITCH>;
-var<workgroup> parts: array<f32, WORKGROUP / SUBGROUP * MATRIX>; // a matrix of each subgroup
+var<workgroup> parts: array<vec4<f32>, WORKGROUP / SUBGROUP * FOURS>; // a matrix of each subgroup
 
 fn put_x(row: u32, i: u32, value: Vec4) {
     x_tile[row * PITCH + i] = value;

@@ -1,13 +1,13 @@
 // Tiles in vectors of four along K; put_x and put_w know where they lie.
 
-const X_VECTORS = TILE_M * TILE_K / 4u;
+const X_UNITS = TILE_M * TILE_K / X_UNIT;
 const W_UNITS = TILE_N * TILE_K / UNIT;
-const X_LOADS = (X_VECTORS + WORKGROUP - 1u) / WORKGROUP;
+const X_LOADS = (X_UNITS + WORKGROUP - 1u) / WORKGROUP;
 const W_LOADS = (W_UNITS + WORKGROUP - 1u) / WORKGROUP;
 
 // What one invocation loads of a pair of tiles, on its way to workgroup memory.
 struct Loaded {
-    x: array<XVec, X_LOADS>,
+    x: array<XUnit, X_LOADS>,
     w: array<Unit, W_LOADS>,
 }
 
@@ -17,14 +17,16 @@ fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
     var out: Loaded;
     for (var l = 0u; l < X_LOADS; l++) {
         let at = lane + l * WORKGROUP;
-        if X_VECTORS % WORKGROUP == 0u || at < X_VECTORS {
-            let m = min(m0 + at / (TILE_K / 4u), params.m - 1u);
-            let i = k0 / 4u + at % (TILE_K / 4u);
+        if X_UNITS % WORKGROUP == 0u || at < X_UNITS {
+            let m = min(m0 + at / (TILE_K / X_UNIT), params.m - 1u);
+            let i = k0 / X_UNIT + at % (TILE_K / X_UNIT);
             if X_COLS % TILE_K == 0u {
-                out.x[l] = x[m * (X_COLS / 4u) + i];
+                out.x[l] = x[m * (X_COLS / X_UNIT) + i];
             } else {
-                let v = x[m * (X_COLS / 4u) + min(i, X_COLS / 4u - 1u)];
-                out.x[l] = select(v, XVec(), i >= X_COLS / 4u);
+                out.x[l] = x[m * (X_COLS / X_UNIT) + min(i, X_COLS / X_UNIT - 1u)];
+                if i >= X_COLS / X_UNIT {
+                    out.x[l] = XUnit();
+                }
             }
         }
     }
@@ -42,8 +44,11 @@ fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
 fn store(loaded: ptr<function, Loaded>, lane: u32) {
     for (var l = 0u; l < X_LOADS; l++) {
         let at = lane + l * WORKGROUP;
-        if X_VECTORS % WORKGROUP == 0u || at < X_VECTORS {
-            put_x(at / (TILE_K / 4u), at % (TILE_K / 4u), x_narrow((*loaded).x[l]));
+        if X_UNITS % WORKGROUP == 0u || at < X_UNITS {
+            var values = x_values((*loaded).x[l]);
+            for (var j = 0u; j < X_UNIT / 4u; j++) {
+                put_x(at / (TILE_K / X_UNIT), at % (TILE_K / X_UNIT) * (X_UNIT / 4u) + j, values[j]);
+            }
         }
     }
     for (var l = 0u; l < W_LOADS; l++) {

@@ -1,13 +1,16 @@
 // The input as floats.
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[M, X_COLS / 4]
-alias XVec = vec4<f32>;
 
-fn x_narrow(v: XVec) -> Vec4 {
+const X_UNIT = 4u; // elements that an invocation loads at once
+alias XUnit = vec4<f32>;
+alias XValues = array<Vec4, 1>;
+
+fn x_values(v: XUnit) -> XValues {
 #ifdef F16
     // Conversion of what f16 cannot hold is undefined.
-    return Vec4(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+    return XValues(Vec4(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0))));
 #else
-    return v;
+    return XValues(v);
 #endif
 }

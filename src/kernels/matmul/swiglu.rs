@@ -5,7 +5,7 @@ use super::super::host::Host;
 use super::super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid};
 use super::super::q8::{Activations, BLOCK};
 use super::super::testing::{Case, CaseBuilder, Compare};
-use super::{Matmul, Shape, Unit, matvec};
+use super::{MANY_ROWS, Matmul, Shape, Unit, matvec};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::profile::Profile;
@@ -24,19 +24,14 @@ pub struct MatmulSwiglu {
 }
 
 impl MatmulSwiglu {
-    /// As of the product, but that subgroups of wide tiles hold twice as much: what joins their sums takes a subgroup's time, and
-    /// tiles of 32 columns leave room for it. Plain weights, of which more is read, have tiles twice as wide. (7B's 32 layers at
-    /// 512 rows on an H100: Q4_0 16.0 to 13.7 ms, F16 16.9 to 13.6 ms; the other products take longer this way.)
+    /// As of the product, but that subgroups of wide tiles hold twice as much however few rows there are: what joins their sums takes a
+    /// subgroup's time, and tiles of 32 columns leave room for it. (7B's 32 layers at 512 rows on an H100: Q4_0 16.0 to 13.7 ms.)
     fn shape(&self, profile: &Profile) -> Shape {
         let shape = self.product().shape(profile);
-        let (Unit::Cooperative { subgroup, .. }, [4, 2, 1], [2, 4]) = (shape.unit, shape.groups, shape.parts) else {
+        let (Unit::Cooperative { side, subgroup }, [4, 2, 1], [2, 4]) = (shape.unit, shape.groups, shape.parts) else {
             return shape;
         };
-        let [m, n, _] = shape.tile;
-        let wide = !self.w.dtype().is_quantized() && shape.tiles(self.x.dims().0, self.w.rows()).1 >= 192;
-        let across = if wide { 4 } else { 2 };
-        let tile = [m, n / 2 * across, 32];
-        let wider = Shape { groups: [2, across, 1], parts: [4, 4], workgroup: 2 * across * subgroup, tile, ..shape };
+        let wider = Shape::cooperative(MANY_ROWS, side, subgroup);
         if wider.fits(&profile.limits) { wider } else { shape }
     }
 

@@ -12,31 +12,31 @@ fn columns() -> u32 {
 // Matrix (i, j) of every subgroup: through workgroup memory, added up over GROUPS_K. Where subgroups share no sums each
 // writes its own, and nobody waits for the others.
 fn write_part(sum: MatC, i: u32, j: u32, m0: u32, n0: u32, lane: u32) {
-    let own = lane / SUBGROUP * MATRIX;
+    let own = lane / SUBGROUP * FOURS;
     if GROUPS_K == 1u {
         let subgroup = lane / SUBGROUP;
         let m = m0 + (subgroup % GROUPS_M * PARTS_M + i) * SIDE;
         let n = n0 + (subgroup / GROUPS_M * PARTS_N + j) * SIDE;
         subgroupBarrier();
-        coopStoreT(sum, &parts[own], SIDE);
+        coopStoreT(sum, &parts[own], SIDE / 4u);
         subgroupBarrier();
-        for (var e = lane % SUBGROUP; e < MATRIX; e += SUBGROUP) {
-            write(m + e / SIDE, n + e % SIDE, parts[own + e]);
+        for (var e = lane % SUBGROUP; e < FOURS; e += SUBGROUP) {
+            write_four(m + 4u * e / SIDE, n + 4u * e % SIDE, parts[own + e]);
         }
         return;
     }
     workgroupBarrier();
-    coopStoreT(sum, &parts[own], SIDE);
+    coopStoreT(sum, &parts[own], SIDE / 4u);
     workgroupBarrier();
-    for (var e = lane; e < GROUPS_M * GROUPS_N * MATRIX; e += WORKGROUP) {
-        let subgroup = e / MATRIX;
-        let m = (subgroup % GROUPS_M * PARTS_M + i) * SIDE + e % MATRIX / SIDE;
-        let n = (subgroup / GROUPS_M * PARTS_N + j) * SIDE + e % SIDE;
-        var value = parts[e];
+    for (var e = lane; e < GROUPS_M * GROUPS_N * FOURS; e += WORKGROUP) {
+        let subgroup = e / FOURS;
+        let m = (subgroup % GROUPS_M * PARTS_M + i) * SIDE + 4u * (e % FOURS) / SIDE;
+        let n = (subgroup / GROUPS_M * PARTS_N + j) * SIDE + 4u * e % SIDE;
+        var sums = parts[e];
         for (var k = 1u; k < GROUPS_K; k++) {
-            value += parts[e + k * (GROUPS_M * GROUPS_N * MATRIX)];
+            sums += parts[e + k * (GROUPS_M * GROUPS_N * FOURS)];
         }
-        write(m0 + m, n0 + n, value);
+        write_four(m0 + m, n0 + n, sums);
     }
 }
 

@@ -16,25 +16,29 @@ fn finish(n: u32, sum: f32) -> f32 {
     return sum;
 }
 
+const HELD = (FOURS + SUBGROUP - 1u) / SUBGROUP; // vectors of an invocation
+
 // Matrices (i, j) and (i, j + 1) of every subgroup: gates and their ups.
 fn write_pair(gates: MatC, ups: MatC, i: u32, j: u32, m0: u32, n0: u32, lane: u32) {
-    let own = lane / SUBGROUP * MATRIX;
+    let own = lane / SUBGROUP * FOURS;
     let subgroup = lane / SUBGROUP;
     let m = m0 + (subgroup % GROUPS_M * PARTS_M + i) * SIDE;
     let n = n0 / 2u + (subgroup / GROUPS_M * PARTS_N + j) / 2u * SIDE;
     subgroupBarrier();
-    coopStoreT(gates, &parts[own], SIDE);
+    coopStoreT(gates, &parts[own], SIDE / 4u);
     subgroupBarrier();
-    var held: array<f32, MATRIX / SUBGROUP>;
-    for (var v = 0u; v < MATRIX / SUBGROUP; v++) {
-        held[v] = parts[own + lane % SUBGROUP + v * SUBGROUP];
+    var held: array<vec4<f32>, HELD>;
+    for (var v = 0u; v < HELD; v++) {
+        held[v] = parts[own + min(lane % SUBGROUP + v * SUBGROUP, FOURS - 1u)];
     }
     subgroupBarrier();
-    coopStoreT(ups, &parts[own], SIDE);
+    coopStoreT(ups, &parts[own], SIDE / 4u);
     subgroupBarrier();
-    for (var v = 0u; v < MATRIX / SUBGROUP; v++) {
+    for (var v = 0u; v < HELD; v++) {
         let e = lane % SUBGROUP + v * SUBGROUP;
-        write(m + e / SIDE, n + e % SIDE, held[v] / (1.0 + exp(-held[v])) * parts[own + e]);
+        if e < FOURS {
+            write_four(m + 4u * e / SIDE, n + 4u * e % SIDE, held[v] / (1.0 + exp(-held[v])) * parts[own + e]);
+        }
     }
 }
 
