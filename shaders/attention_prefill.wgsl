@@ -34,20 +34,20 @@ fn tile_of(index: u32, size: u32) -> Tile {
     return Tile(first, params.rows * GROUP, first / GROUP, min((first + size - 1u) / GROUP, params.rows - 1u) + 1u);
 }
 
-// The smallest slot from `start` on among the tile's active rows; all ones where there is none.
-fn slot_from(tile: Tile, start: u32) -> u32 {
+// The smallest slot from `start` on among the tile's active rows, of every `step`-th from `first` on; all ones where there is none.
+fn slot_from(tile: Tile, start: u32, first: u32, step: u32) -> u32 {
     var slot = 0xffffffffu;
-    for (var r = tile.first_row; r < tile.end_row; r++) {
+    for (var r = tile.first_row + first; r < tile.end_row; r += step) {
         let row = rows[r];
         slot = min(slot, select(0xffffffffu, row.y, row.w != 0u && row.y >= start));
     }
     return slot;
 }
 
-// The last position of the slot's active rows in the tile.
-fn last_of(tile: Tile, slot: u32) -> u32 {
+// The last position of the slot's active rows in the tile, of every `step`-th from `first` on.
+fn last_of(tile: Tile, slot: u32, first: u32, step: u32) -> u32 {
     var last = 0u;
-    for (var r = tile.first_row; r < tile.end_row; r++) {
+    for (var r = tile.first_row + first; r < tile.end_row; r += step) {
         let row = rows[r];
         last = max(last, select(0u, row.z, row.w != 0u && row.y == slot));
     }

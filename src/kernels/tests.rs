@@ -91,7 +91,7 @@ fn loops_count_by_one_in_browsers() {
         "for (var j = 0u; j < i; j++) {",
         "for (var token = from_token; token < to_token; token++) {",
         "for (var row = first; row < end; row++) {",
-        "for (var r = tile.first_row; r < tile.end_row; r++) {",
+        "for (var r = tile.first_row + first; r < tile.end_row; r += step) {",
         // Not to be unrolled.
         "for (var first = lane % LANES; first < K / UNIT; first += AHEAD * LANES) {",
         "for (var width = 2u; width <= size; width *= 2u) {",

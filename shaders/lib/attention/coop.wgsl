@@ -1,24 +1,28 @@
-// Attention by cooperative matrices of SIDE x SIDE. Four subgroups, each with SIDE queries of its own, share KEYS keys and
+// Attention by cooperative matrices of SIDE x SIDE. TEAM subgroups, each with SIDE queries of its own, share KEYS keys and
 // values at a time in workgroup memory; the next are under way meanwhile. Queries and the sums of outputs stay in
 // registers, and what a subgroup writes of its scores no other reads. A row's exponents are relative to `top`, which
 // follows the row's maximum only when that is HEADROOM above it: seldom, so that the sums are seldom taken through
 // workgroup memory to be rescaled, and p <= 2^HEADROOM fits f16. Matrices are written out instead of in loops: in an array
 // they stay in registers only where every index is a constant.
 
-@group(0) @binding(3) var<storage, read> k_cache: array<vec4<f16>>; // k_cache[pages, kv_count, PAGE, HEAD_DIM]
-@group(0) @binding(4) var<storage, read> v_cache: array<vec4<f16>>; // v_cache[pages, kv_count, PAGE, HEAD_DIM]
+@group(0) @binding(3) var<storage, read> k_cache: array<vec4<u32>>; // k_cache[pages, kv_count, PAGE, HEAD_DIM / 8], halves
+@group(0) @binding(4) var<storage, read> v_cache: array<vec4<u32>>; // v_cache[pages, kv_count, PAGE, HEAD_DIM / 8], halves
 
-const WORKGROUP: u32 = 4u * SUBGROUP;
-const QUERIES: u32 = 4u * SIDE;
+const WORKGROUP: u32 = TEAM * SUBGROUP;
+const QUERIES: u32 = TEAM * SIDE;
 const KEYS: u32 = 32u;
-const HEADROOM: f32 = 6.0;
+const HEADROOM: f32 = 15.0;
 const COLUMNS: u32 = HEAD_DIM / 4u; // vectors of four in a head
+const UNITS: u32 = HEAD_DIM / 8u; // units of eight halves in a head
 const TILES: u32 = HEAD_DIM / SIDE;
 const BATCH: u32 = KEYS / SIDE; // matrices side by side in `scores`
 const BATCHES: u32 = (TILES + BATCH - 1u) / BATCH;
 const WAYS: u32 = SUBGROUP / SIDE; // invocations that share a row
 const HELD: u32 = KEYS / 4u / WAYS;
-const LOADS: u32 = (KEYS * COLUMNS + WORKGROUP - 1u) / WORKGROUP; // of an invocation, of keys as of values
+const LOADS: u32 = (KEYS * UNITS + WORKGROUP - 1u) / WORKGROUP; // of an invocation, of keys as of values
+const PARTS: u32 = (TEAM + 3u) / 4u; // of the queries, which go through the tile one after the other
+const_assert QUERIES / PARTS <= 2u * KEYS;
+const QUERY_LOADS: u32 = (QUERIES / PARTS * UNITS + WORKGROUP - 1u) / WORKGROUP;
 // Rows end in padding, so that eight of them lie in different banks; each is whole units of 16 bytes, which matrices want.
 const PITCH: u32 = COLUMNS + 2u;
 const S_PITCH: u32 = KEYS / 4u + 1u;
@@ -26,7 +30,7 @@ const P_PITCH: u32 = KEYS / 4u + 2u;
 
 alias Sums = array<MatC, 16>;
 alias Queries = array<MatA, 16>;
-alias Loaded = array<vec4<f16>, LOADS>;
+alias Loaded = array<vec4<u32>, LOADS>;
 
 // No variable here is smaller than 16 bytes: drivers lay them out back to back, and matrices are loaded from multiples of it.
 var<workgroup> tile: array<vec4<f16>, 2u * KEYS * PITCH>; // KEYS keys, then as many values; before them the queries
@@ -457,7 +461,7 @@ fn weigh(o: ptr<function, Sums>, own: u32) {
 fn load_keys(from_page: u32, lane: u32) -> Loaded {
     var out: Loaded;
     for (var i = 0u; i < LOADS; i++) {
-        out[i] = k_cache[from_page + min(lane + i * WORKGROUP, KEYS * COLUMNS - 1u)];
+        out[i] = k_cache[from_page + min(lane + i * WORKGROUP, KEYS * UNITS - 1u)];
     }
     return out;
 }
@@ -465,7 +469,7 @@ fn load_keys(from_page: u32, lane: u32) -> Loaded {
 fn load_values(from_page: u32, lane: u32) -> Loaded {
     var out: Loaded;
     for (var i = 0u; i < LOADS; i++) {
-        out[i] = v_cache[from_page + min(lane + i * WORKGROUP, KEYS * COLUMNS - 1u)];
+        out[i] = v_cache[from_page + min(lane + i * WORKGROUP, KEYS * UNITS - 1u)];
     }
     return out;
 }
@@ -473,8 +477,12 @@ fn load_values(from_page: u32, lane: u32) -> Loaded {
 fn keep(loaded: Loaded, first: u32, lane: u32) {
     for (var i = 0u; i < LOADS; i++) {
         let at = lane + i * WORKGROUP;
-        if at < KEYS * COLUMNS {
-            tile[(first + at / COLUMNS) * PITCH + at % COLUMNS] = loaded[i];
+        if KEYS * UNITS % WORKGROUP == 0u || at < KEYS * UNITS {
+            let to = (first + at / UNITS) * PITCH + 2u * (at % UNITS);
+            let v = loaded[i];
+            // A bitcast would be free, but naga 30 has none from u32 to halves; loads of 8 bytes cost more than these conversions.
+            tile[to] = vec4<f16>(vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y)));
+            tile[to + 1u] = vec4<f16>(vec4<f32>(unpack2x16float(v.z), unpack2x16float(v.w)));
         }
     }
 }
@@ -482,7 +490,12 @@ fn keep(loaded: Loaded, first: u32, lane: u32) {
 // Where the KEYS keys from `key` on lie in the cache.
 fn cached(slot: u32, kv: u32, key: u32) -> u32 {
     let page = page_table[slot * params.max_pages + key / PAGE];
-    return ((page * params.kv_count + kv) * PAGE + key % PAGE) * COLUMNS;
+    return ((page * params.kv_count + kv) * PAGE + key % PAGE) * UNITS;
+}
+
+// Conversion of what f16 cannot hold is undefined.
+fn narrow(v: vec4<f32>) -> vec4<f16> {
+    return vec4<f16>(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -499,26 +512,39 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let head = (params.kv_start + kv) * GROUP;
     let row_stride = (params.heads + 2u * params.kv_heads) * COLUMNS;
 
-    for (var i = lane; i < QUERIES * COLUMNS; i += WORKGROUP) {
-        let source = min(queries.first_query + i / COLUMNS, queries.queries - 1u);
-        let value = qkv[source / GROUP * row_stride + (head + source % GROUP) * COLUMNS + i % COLUMNS] * params.scale;
-        tile[i / COLUMNS * PITCH + i % COLUMNS] = vec4<f16>(clamp(value, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
-    }
-    workgroupBarrier();
+    // Queries go through the tile, which holds four subgroups' at a time.
     var q: Queries;
-    load_queries(&q, first_own * PITCH);
+    for (var part = 0u; part < PARTS; part++) {
+        if part > 0u {
+            workgroupBarrier();
+        }
+        for (var l = 0u; l < QUERY_LOADS; l++) {
+            let i = lane + l * WORKGROUP;
+            if QUERIES / PARTS * UNITS % WORKGROUP == 0u || i < QUERIES / PARTS * UNITS {
+                let source = min(queries.first_query + part * (QUERIES / PARTS) + i / UNITS, queries.queries - 1u);
+                let at = source / GROUP * row_stride + (head + source % GROUP) * COLUMNS + i % UNITS * 2u;
+                let to = i / UNITS * PITCH + 2u * (i % UNITS);
+                tile[to] = narrow(qkv[at] * params.scale);
+                tile[to + 1u] = narrow(qkv[at + 1u] * params.scale);
+            }
+        }
+        workgroupBarrier();
+        if first_own / (QUERIES / PARTS) == part {
+            load_queries(&q, first_own % (QUERIES / PARTS) * PITCH);
+        }
+    }
     var o: Sums;
     var top = LOWEST;
     var total = 0.0; // of this invocation's keys
 
     var next_slot = 0u;
     loop {
-        let slot = slot_from(queries, next_slot);
+        let slot = subgroupMin(slot_from(queries, next_slot, lane % SUBGROUP, SUBGROUP));
         if slot == 0xffffffffu {
             break;
         }
         next_slot = slot + 1u;
-        let last = last_of(queries, slot);
+        let last = subgroupMax(last_of(queries, slot, lane % SUBGROUP, SUBGROUP));
         let limit = select(-1, i32(row.z), row.w != 0u && row.y == slot);
         var keys = load_keys(cached(slot, kv, 0u), lane);
         var values = load_values(cached(slot, kv, 0u), lane);
@@ -544,11 +570,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             for (var distance = 1u; distance < WAYS; distance <<= 1u) {
                 best = max(best, subgroupShuffleXor(best, distance));
             }
+            // Where one row needs it all that have grown are rescaled, so that it is seldom done again.
+            let full = subgroupAny(top > LOWEST && best > top + HEADROOM);
             var rescale = 1.0;
-            if top == LOWEST {
-                top = best;
-            } else if best > top + HEADROOM {
-                rescale = exp2(top - best);
+            if best > top && (full || top == LOWEST) {
+                rescale = select(exp2(top - best), 1.0, top == LOWEST);
                 top = best;
             }
             total *= rescale;

@@ -50,12 +50,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 
     var next_slot = 0u;
     loop {
-        let slot = slot_from(tile, next_slot);
+        let slot = slot_from(tile, next_slot, 0u, 1u);
         if slot == 0xffffffffu {
             break;
         }
         next_slot = slot + 1u;
-        let last = last_of(tile, slot);
+        let last = last_of(tile, slot, 0u, 1u);
         let limit = select(vec4<i32>(-1), position_of, slot_of == vec4<u32>(slot));
 
         for (var key = 0u; key <= last; key += KEYS) {
