@@ -7,8 +7,9 @@ struct Params {
 }
 
 @group(0) @binding(0) var<storage, read> rows: array<vec4<u32>>; // rows[M] = (token, position, start, end)
-@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // qkv[M, 3 * HEADS * HEAD_DIM]
 @group(0) @binding(15) var<uniform> params: Params;
+
+#import qkv
 
 const OUTPUT: u32 = 2u;
 #import output

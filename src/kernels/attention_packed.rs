@@ -7,6 +7,7 @@ use super::matmul::{cooperative, matrices};
 use super::packed;
 use super::q8::Activations;
 use super::testing::{Case, CaseBuilder, Compare};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::params;
 use crate::profile::Profile;
@@ -46,7 +47,7 @@ impl Unit {
 pub struct AttentionPacked {
     /// `rows[M, 4]`: see [`packed`].
     pub rows: Tensor,
-    /// `qkv[M, 3 · H · head_dim]`: queries, keys, values.
+    /// `qkv[M, 3 · H · head_dim]`, F32 or F16: queries, keys, values.
     pub qkv: Tensor,
     /// `y[M, H · head_dim]`, not quantised; rows that are no text's become zero.
     pub y: Activations,
@@ -99,6 +100,9 @@ impl Kernel for AttentionPacked {
         self.y.check(name, "y", m, width)?;
         expect_shape(name, "rows", self.rows.shape(), &[m, 4])?;
         expect_shape(name, "qkv", self.qkv.shape(), &[m, 3 * width])?;
+        expect(name, matches!(self.qkv.dtype(), DType::F32 | DType::F16), || {
+            format!("qkv is {}, expected F32 or F16", self.qkv.dtype())
+        })?;
         expect(name, m > 0 && self.heads > 0 && self.head_dim() * self.heads == width, || {
             format!("y has {m} rows of {width}, expected rows of {} heads", self.heads)
         })?;
@@ -112,6 +116,7 @@ impl Kernel for AttentionPacked {
         let spec = Spec::new("attention_packed", Target::of(profile))
             .constant("HEADS", self.heads as u32)
             .constant("HEAD_DIM", self.head_dim() as u32)
+            .slot("qkv", if self.qkv.dtype() == DType::F16 { "attention_packed/qkv_f16" } else { "attention_packed/qkv_f32" })
             .trusted();
         let spec = self.y.output(spec);
         let (side, subgroup, keys) = match self.unit(profile) {
@@ -216,13 +221,17 @@ pub fn cases() -> Vec<Case> {
             };
             let kernel = AttentionPacked {
                 rows: builder.words(&[rows, 4], &words),
-                qkv: builder.floats(&[rows, 3 * width], &values),
+                // What is read exactly has no error of its own.
+                qkv: match halves {
+                    true => builder.halves(&[rows, 3 * width], &values),
+                    false => builder.floats(&[rows, 3 * width], &values),
+                },
                 y,
                 heads,
                 f16,
             };
             let large = if magnitude > 1.0 { ", large scores" } else { "" };
-            let (f16, halves) = (if f16 { ", f16" } else { "" }, if halves { " to f16" } else { "" });
+            let (f16, halves) = (if f16 { ", f16" } else { "" }, if halves { " from f16 to f16" } else { "" });
             cases.push(builder.case(format!("{lengths:?}+{unused} {heads}x{head_dim}{large}{f16}{halves}"), kernel));
         }
     }

@@ -31,7 +31,7 @@ fn narrow(v: vec4<f32>) -> vec4<f16> {
 fn load_keys(key: u32, end: u32, column: u32, lane: u32) {
     for (var i = lane; i < KEYS * COLUMNS; i += WORKGROUP) {
         let row = min(key + i / COLUMNS, end - 1u);
-        k_tile[i / COLUMNS * D_PITCH + i % COLUMNS] = narrow(qkv[row * ROW + column + i % COLUMNS]);
+        k_tile[i / COLUMNS * D_PITCH + i % COLUMNS] = narrow(qkv_at(row * ROW + column + i % COLUMNS));
     }
 }
 
@@ -40,10 +40,10 @@ fn load_values(key: u32, end: u32, column: u32, lane: u32) {
     for (var i = lane; i < KEYS / 4u * COLUMNS; i += WORKGROUP) {
         let four = i / COLUMNS;
         let at = column + i % COLUMNS;
-        let v0 = narrow(qkv[min(key + 4u * four, end - 1u) * ROW + at]);
-        let v1 = narrow(qkv[min(key + 4u * four + 1u, end - 1u) * ROW + at]);
-        let v2 = narrow(qkv[min(key + 4u * four + 2u, end - 1u) * ROW + at]);
-        let v3 = narrow(qkv[min(key + 4u * four + 3u, end - 1u) * ROW + at]);
+        let v0 = narrow(qkv_at(min(key + 4u * four, end - 1u) * ROW + at));
+        let v1 = narrow(qkv_at(min(key + 4u * four + 1u, end - 1u) * ROW + at));
+        let v2 = narrow(qkv_at(min(key + 4u * four + 2u, end - 1u) * ROW + at));
+        let v3 = narrow(qkv_at(min(key + 4u * four + 3u, end - 1u) * ROW + at));
         let to = i % COLUMNS * 4u * K_PITCH + four;
         v_tile[to] = vec4<f16>(v0.x, v1.x, v2.x, v3.x);
         v_tile[to + K_PITCH] = vec4<f16>(v0.y, v1.y, v2.y, v3.y);
@@ -147,7 +147,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var i = lane; i < QUERIES * COLUMNS; i += WORKGROUP) {
         let query = min(first + i / COLUMNS, params.rows - 1u);
         q_tile[i / COLUMNS * D_PITCH + i % COLUMNS] =
-            narrow(qkv[query * ROW + head + i % COLUMNS] * params.scale);
+            narrow(qkv_at(query * ROW + head + i % COLUMNS) * params.scale);
     }
     var top = LOWEST;
     for (var key = begin; key < end; key += KEYS) {

@@ -106,7 +106,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let query = first + i / 8u;
                 var value = vec4<f32>(0.0);
                 if element < COLUMNS && query < params.rows {
-                    value = qkv[query * ROW + head + element];
+                    value = qkv_at(query * ROW + head + element);
                 }
                 left[i] = narrow(value * params.scale);
             }
@@ -115,7 +115,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let source = min(key + lane / 8u, end - 1u);
                 var value = vec4<f32>(0.0);
                 if element < COLUMNS {
-                    value = qkv[source * ROW + HEADS * COLUMNS + head + element];
+                    value = qkv_at(source * ROW + HEADS * COLUMNS + head + element);
                 }
                 right[lane % 8u * K_STRIDE + lane / 8u] = narrow(value);
             }
@@ -158,7 +158,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 let source = min(key + i / 16u, end - 1u);
                 var value = vec4<f32>(0.0);
                 if element < COLUMNS {
-                    value = qkv[source * ROW + 2u * HEADS * COLUMNS + head + element];
+                    value = qkv_at(source * ROW + 2u * HEADS * COLUMNS + head + element);
                 }
                 right[i] = narrow(value);
             }

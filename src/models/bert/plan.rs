@@ -72,7 +72,7 @@ pub struct Phase {
     pub pooling: Pooling,
     /// Whether vectors are divided by their length.
     pub normalize: bool,
-    /// Whether attention may round to f16, and what matrix products read is kept in it, where the device has it.
+    /// Whether attention may round to f16, and what it and matrix products read is kept in it, where the device has it.
     pub f16: bool,
 }
 
@@ -149,7 +149,7 @@ impl Bert {
         builder.step("token_embd_norm", self.norm(&self.embedding_norm, &x, &x_halves, &rows))?;
         for (i, layer) in self.layers.iter().enumerate() {
             let label = |part: &str| format!("blk.{i}/{part}");
-            let qkv = builder.activation(DType::F32, [m, 3 * d]);
+            let qkv = builder.activation(if halves { DType::F16 } else { DType::F32 }, [m, 3 * d]);
             with_bias(builder, &label("attn_qkv"), &layer.qkv, &x_input, &qkv, &layer.qkv_bias, false)?;
             let attended = match halves {
                 true => Activations::F16(builder.activation(DType::F16, [m, d])),
