@@ -43,6 +43,7 @@ use crate::gpu::pipeline::Uncompiled;
 use crate::gpu::{Buffer, Context};
 use crate::models::bert::plan::{Bert, Phase, Ports, most_rows};
 use crate::models::bert::{Config, Pooling};
+use crate::plan::memory::Scratch;
 use crate::plan::{Builder, Plan};
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
@@ -111,6 +112,8 @@ pub struct Embedder {
     weight_bytes: u64,
     /// The one used last at the end.
     plans: Vec<Ready>,
+    /// Activations of all plans but the vectors: what one leaves there no other reads.
+    scratch: Scratch,
 }
 
 impl Embedder {
@@ -139,6 +142,7 @@ impl Embedder {
             plain: options.plain,
             weight_bytes: context.memory().current_bytes() - before,
             plans: Vec::new(),
+            scratch: Scratch::default(),
         })
     }
 
@@ -221,8 +225,13 @@ impl Embedder {
         let ready = match found {
             Some(index) => self.plans.remove(index),
             None => {
-                let (plan, ports) = self.plan(phase)?;
-                Ready { phase, plan, ports }
+                let (builder, ports) = self.written(phase)?;
+                let plan = builder.sharing(&self.scratch).finish();
+                if self.scratch.take_outgrown() {
+                    // The others hold smaller buffers.
+                    self.plans.clear();
+                }
+                Ready { phase, plan: plan?, ports }
             }
         };
         if self.plans.len() >= KEPT_PLANS {
@@ -245,11 +254,6 @@ impl Embedder {
         Ok((builder, ports))
     }
 
-    fn plan(&self, phase: Phase) -> Result<(Plan, Ports)> {
-        let (builder, ports) = self.written(phase)?;
-        Ok((builder.finish()?, ports))
-    }
-
     /// Shaders of the plan for `count` texts of `tokens` each that the device has not compiled yet, to be compiled side by
     /// side where that can be done.
     ///
@@ -264,7 +268,7 @@ impl Embedder {
     /// # Errors
     /// `Shape` or `OutOfMemory` where it is beyond the device's limits.
     pub fn plan_for(&self, tokens: usize, count: usize) -> Result<Plan> {
-        Ok(self.plan(self.phase(bucket(tokens * count, count, self.batch_tokens().max(tokens * count))))?.0)
+        self.written(self.phase(bucket(tokens * count, count, self.batch_tokens().max(tokens * count))))?.0.finish()
     }
 }
 

@@ -44,9 +44,6 @@ pub(crate) struct Step {
     group: wgpu::BindGroup,
 }
 
-/// Steps that are submitted ahead of the others: soon encoded, and enough to do until those come.
-const EARLY: usize = 32;
-
 /// A list of steps, ready to be replayed on the context it was built for.
 #[derive(Debug)]
 pub struct Plan {
@@ -81,12 +78,14 @@ impl Plan {
     }
 
     /// [`Self::replay`] for a plan that the device has nothing to do before: it begins with the first steps while the host
-    /// still encodes the others, which takes about 10 µs each.
-    pub(crate) fn replay_early(&self, context: usize) {
-        let (first, others) = self.steps.split_at(EARLY.min(self.steps.len()));
-        self.submit(first, context);
-        if !others.is_empty() {
-            self.submit(others, context);
+    /// still encodes the others, which takes about 10 µs each. After `first` steps four times as many are submitted, and so on, but
+    /// no more than `most` at once: systems reset a device that a single submission keeps for seconds.
+    pub(crate) fn replay_early(&self, context: usize, first: usize, most: usize) {
+        let (mut left, mut count) = (self.steps.as_slice(), first);
+        while !left.is_empty() {
+            let (now, later) = left.split_at(count.clamp(1, most).min(left.len()));
+            self.submit(now, context);
+            (left, count) = (later, count.saturating_mul(4));
         }
     }
 
@@ -106,7 +105,7 @@ impl Plan {
         self.steps.iter().map(|step| step.label.as_str())
     }
 
-    /// Bytes that the activations take on the GPU.
+    /// Bytes of the buffers that hold the activations, those included that other plans share.
     pub fn activation_bytes(&self) -> u64 {
         self.activations.bytes()
     }

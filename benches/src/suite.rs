@@ -271,20 +271,23 @@ impl<'a> Suites<'a> {
         // Every replay of either plan samples a token and moves the slot on by one.
         let room = 2 * (self.settings.repeats.max(1) + 1);
         let mut session = self.session(longest + room, 1, false)?;
-        let n_prompt = longest.min(512);
-        let tokens = self.tokens(n_prompt.min(longest - 1), 0);
-        let checks = [
-            self.check(&mut session, &tokens, 8.min(tokens.len() - 1)).await?,
-            self.check(&mut session, &tokens, 0).await?,
-        ];
-        session.extend(0, &self.tokens(n_prompt.min(longest - 1), 0), &Sampling::default()).await?;
-        session.finish().await?;
-        let prefill = Phase::Prefill { rows: n_prompt.next_power_of_two().min(512), outputs: 1, sample: true };
-        let phases = [(session.decode_phase(n_prompt), 1, 0), (prefill, n_prompt, n_prompt)];
-        for ((phase, rows, n_prompt), check) in phases.into_iter().zip(checks) {
+        // Decode behind a short prompt, and the largest chunk of the longest.
+        for (n_prompt, decode) in
+            [(longest.min(512), true), (session.chunks(longest).into_iter().max().unwrap_or(1), false)]
+        {
+            let tokens = self.tokens(n_prompt.min(longest - 1), 0);
+            let check = self.check(&mut session, &tokens, if decode { 8.min(tokens.len() - 1) } else { 0 }).await?;
+            session.extend(0, &tokens, &Sampling::default()).await?;
+            session.finish().await?;
+            let rows = session.rows_for(tokens.len());
+            let (phase, row) = match decode {
+                true => (session.decode_phase(n_prompt), self.row("kernels").case(1, 0, 1, n_prompt as u64)),
+                false => {
+                    let phase = Phase::Prefill { rows, outputs: 1, sample: true };
+                    (phase, self.row("kernels").case(1, n_prompt as u64, 0, 0))
+                }
+            };
             let plan = session.prepare(phase)?;
-            // Decode stands behind the prompt that is in the cache.
-            let row = self.row("kernels").case(1, n_prompt as u64, u64::from(rows == 1), 0);
             self.steps(plan, longest + room, row, check).await?;
         }
         for batch in self.settings.batches.clone().into_iter().filter(|&batch| batch > 1) {

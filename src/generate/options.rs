@@ -103,7 +103,8 @@ pub struct SessionOptions {
     pub context_length: usize,
     /// Sequences that decode side by side.
     pub slots: usize,
-    /// Tokens of a prefill chunk; fewer where the device's bindings are small.
+    /// Tokens of a prefill chunk, at most; 0: 2048 where kernels multiply by cooperative matrices of 16, 512 elsewhere; fewer where
+    /// bindings are small or memory is short. A cancelled prompt leaves up to two chunks running.
     pub chunk: usize,
     /// The most decode steps submitted before the oldest one's token has been read back; 1 waits for every token. With 2 a
     /// cancelled generation leaves the step that runs and one behind it. More than 2 are used as far as they are 40 ms of work.
@@ -119,6 +120,6 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        Self { context_length: 0, slots: 1, chunk: 512, ahead: 2, deterministic: false, plain: false }
+        Self { context_length: 0, slots: 1, chunk: 0, ahead: 2, deterministic: false, plain: false }
     }
 }

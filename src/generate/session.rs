@@ -8,7 +8,7 @@ use super::options::{Sampling, SessionOptions};
 use super::slots::{Layout, Slots, full};
 use crate::error::{Error, Result};
 use crate::gpu::readback::Pending;
-use crate::models::llama::plan::{Phase, output_rows};
+use crate::models::llama::plan::{CHUNK, Phase, output_rows};
 use crate::plan::Plan;
 
 pub(super) use arrivals::Arrivals;
@@ -32,8 +32,10 @@ impl Model {
     /// # Errors
     /// `OutOfMemory` where the cache does not fit; `Shape` for options out of range.
     pub fn session(&self, options: SessionOptions) -> Result<Session> {
-        if options.slots == 0 || options.chunk == 0 || options.ahead == 0 {
-            return Err(Error::shape(format!("session options {options:?}: expected no 0 but for context_length")));
+        if options.slots == 0 || options.ahead == 0 {
+            return Err(Error::shape(format!(
+                "session options {options:?}: expected no 0 but for context_length and chunk"
+            )));
         }
         let layout = Layout {
             slots: options.slots,
@@ -52,6 +54,21 @@ impl Session {
     /// The model.
     pub fn model(&self) -> &Model {
         self.slots.model()
+    }
+
+    /// Tokens of a prefill chunk, at most.
+    pub fn chunk(&self) -> usize {
+        self.slots.chunk()
+    }
+
+    /// The chunks that a prompt of `count` tokens is cut into.
+    pub fn chunks(&self, count: usize) -> Vec<usize> {
+        self.slots.chunks(count)
+    }
+
+    /// Rows of the plan of a chunk of `count` tokens.
+    pub fn rows_for(&self, count: usize) -> usize {
+        self.slots.rows_for(count)
     }
 
     /// How it works.
@@ -141,15 +158,19 @@ impl Session {
     /// `Shape` where a token is out of range or the context full.
     pub async fn prefill(&mut self, slot: usize, tokens: &[u32]) -> Result<()> {
         self.check_tokens(slot, tokens)?;
-        self.prefill_ahead(slot, tokens).await?;
+        let chunks = self.slots.cut(tokens.len(), 0, false)?;
+        self.prefill_ahead(slot, tokens, &chunks).await?;
         self.finish().await
     }
 
     /// [`Self::prefill`] that leaves its last chunk running. The device has the next chunk when it is done with one, and
     /// dropping this future leaves at most two.
-    async fn prefill_ahead(&mut self, slot: usize, tokens: &[u32]) -> Result<()> {
+    async fn prefill_ahead(&mut self, slot: usize, tokens: &[u32], chunks: &[usize]) -> Result<()> {
         let mut running = None;
-        for chunk in tokens.chunks(self.slots.chunk()) {
+        let mut left = tokens;
+        for &count in chunks {
+            let (chunk, rest) = left.split_at(count);
+            left = rest;
             self.submit_chunk(slot, chunk, 0, false)?;
             if let Some(before) = running.replace(self.slots.context().finished()) {
                 before.await?;
@@ -165,11 +186,13 @@ impl Session {
     /// `Shape` where there is no token, one is out of range, or the context is full.
     pub async fn forward(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(slot, tokens)?;
-        let Some(last) = tokens.len().checked_sub(1).map(|n| n / self.slots.chunk() * self.slots.chunk()) else {
+        if tokens.is_empty() {
             return Err(Error::shape("forward: found no token, expected at least one"));
-        };
-        let (before, tail) = tokens.split_at(last);
-        self.prefill_ahead(slot, before).await?;
+        }
+        let chunks = self.slots.cut(tokens.len(), 1, false)?;
+        let (last, before) = chunks.split_last().map_or((0, &[][..]), |(&last, before)| (last, before));
+        let (first, tail) = tokens.split_at(tokens.len() - last);
+        self.prefill_ahead(slot, first, before).await?;
         let phase = self.submit_chunk(slot, tail, 1, false)?;
         self.slots.read_logits(phase, 1).await
     }
@@ -180,7 +203,7 @@ impl Session {
     /// As [`Self::forward`].
     pub async fn forward_all(&mut self, slot: usize, tokens: &[u32]) -> Result<Vec<f32>> {
         self.check_tokens(slot, tokens)?;
-        let rows = output_rows(self.model().config(), self.slots.profile(), self.slots.chunk());
+        let rows = output_rows(self.model().config(), self.slots.profile(), self.chunk().min(CHUNK));
         // Whole plans of equal size: the largest power of two that fits.
         let rows = if rows.is_power_of_two() { rows } else { rows.next_power_of_two() / 2 };
         let mut logits = Vec::with_capacity(tokens.len() * self.model().config().vocab_size);
@@ -209,11 +232,13 @@ impl Session {
         }
         self.check_tokens(slot, rest)?;
         self.slots.write_sampling(slot, sampling, tokens)?;
-        let last = (rest.len() - 1) / self.slots.chunk() * self.slots.chunk();
-        self.prefill_ahead(slot, &rest[..last]).await?;
+        let chunks = self.slots.cut(rest.len(), 1, true)?;
+        let (last, before) = chunks.split_last().map_or((0, &[][..]), |(&last, before)| (last, before));
+        let (first, tail) = rest.split_at(rest.len() - last);
+        self.prefill_ahead(slot, first, before).await?;
         // Sampling moves the position on to that of the token which it chooses.
         self.slots.write_slot(slot, 0, tokens.len() - 1, true)?;
-        self.submit_chunk(slot, &rest[last..], 1, true)?;
+        self.submit_chunk(slot, tail, 1, true)?;
         Ok(())
     }
 

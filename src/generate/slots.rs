@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use super::model::Model;
 use super::options::Sampling;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::gpu::{Buffer, Context, readback::Pending};
 use crate::kernels::sample::HISTORY;
-use crate::models::llama::plan::{Phase, Ports, State, chunk_rows};
+use crate::models::llama::plan::{CHUNK, Phase, Ports, State, chunk_rows};
+use crate::plan::memory::Scratch;
 use crate::plan::{Builder, Plan};
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
@@ -19,6 +20,13 @@ struct Ready {
     ports: Ports,
 }
 
+/// Steps of a chunk that are submitted first: soon encoded, and enough to do until more come.
+const FEW_STEPS: usize = 8;
+/// The same where a step is shorter than its encoding, and another submission only costs time.
+const FEW_STEPS_OF_FEW_ROWS: usize = 32;
+/// Steps of a chunk of more than [`CHUNK`] rows that are submitted at once.
+const TOGETHER: usize = 64;
+
 /// What [`Slots`] are made for.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
@@ -28,7 +36,7 @@ pub(crate) struct Layout {
     pub context_length: usize,
     /// Pages of the cache; `None`: as many as all slots have positions for, each slot's its own.
     pub pages: Option<usize>,
-    /// Tokens of a prefill chunk.
+    /// Tokens of a prefill chunk, at most; 0: what suits the device.
     pub chunk: usize,
     /// The same kernels at every position.
     pub deterministic: bool,
@@ -45,6 +53,8 @@ pub(crate) struct Slots {
     state: State,
     /// Plans by the number of slots that they serve, from the first on, and phase.
     plans: HashMap<(usize, Phase), Ready>,
+    /// Activations of all plans but their logits: what one leaves there no other reads.
+    scratch: Scratch,
     chunk: usize,
 }
 
@@ -69,6 +79,27 @@ pub(crate) fn states(bytes: &[u8]) -> Vec<SlotState> {
     bytemuck::pod_collect_to_vec(bytes)
 }
 
+/// Rows of the plan for `count` tokens in chunks of `most`: few different ones, so that few plans are built.
+fn rows_for(count: usize, most: usize) -> usize {
+    let rows = if count <= 8 { count } else { count.next_multiple_of(16).next_power_of_two() };
+    rows.min(most)
+}
+
+/// The chunks of at most `most` that `count` tokens are cut into. Where more than an eighth of a large plan's rows would be padding,
+/// a smaller one comes first.
+fn chunks(count: usize, most: usize) -> Vec<usize> {
+    let mut chunks = Vec::new();
+    let mut left = count;
+    while left > 0 {
+        let rows = rows_for(left, most);
+        let padded = rows > CHUNK && left < rows - rows / 8;
+        let chunk = if padded { rows.div_ceil(2).next_power_of_two() } else { left.min(rows) };
+        chunks.push(chunk);
+        left -= chunk;
+    }
+    chunks
+}
+
 impl Slots {
     /// # Errors
     /// `OutOfMemory` where the cache does not fit.
@@ -85,7 +116,15 @@ impl Slots {
         let state = model.llama().state(context, layout.slots, longest, layout.pages)?;
         let chunk = chunk_rows(config, &profile, layout.chunk);
         let deterministic = layout.deterministic;
-        Ok(Self { model: model.clone(), deterministic, profile, state, plans: HashMap::new(), chunk })
+        Ok(Self {
+            model: model.clone(),
+            deterministic,
+            profile,
+            state,
+            plans: HashMap::new(),
+            scratch: Scratch::default(),
+            chunk,
+        })
     }
 
     pub fn model(&self) -> &Model {
@@ -105,7 +144,7 @@ impl Slots {
         self.state.slots
     }
 
-    /// Tokens of a prefill chunk.
+    /// Tokens of a prefill chunk, at most.
     pub fn chunk(&self) -> usize {
         self.chunk
     }
@@ -130,9 +169,14 @@ impl Slots {
     pub fn prepare(&mut self, slots: usize, phase: Phase) -> Result<&Plan> {
         if !self.plans.contains_key(&(slots, phase)) {
             let context = self.model.context();
-            let mut builder = Builder::new(context).clipped(&self.profile);
+            let mut builder = Builder::new(context).clipped(&self.profile).sharing(&self.scratch);
             let ports = self.model.llama().write(&mut builder, context, &self.state.first(slots)?, phase)?;
-            self.plans.insert((slots, phase), Ready { plan: builder.finish()?, ports });
+            let plan = builder.finish();
+            if self.scratch.take_outgrown() {
+                // The others hold smaller buffers; whoever needs them has them made again.
+                self.plans.clear();
+            }
+            self.plans.insert((slots, phase), Ready { plan: plan?, ports });
         }
         Ok(&self.ready(slots, phase)?.plan)
     }
@@ -157,10 +201,40 @@ impl Slots {
         Ok(builder)
     }
 
-    /// Rows of a chunk's plan: few different ones, so that few plans are built.
+    /// Cuts prompts into chunks of the usual size from now on.
+    fn shorten(&mut self) {
+        self.chunk = self.chunk.min(CHUNK);
+    }
+
+    /// [`Self::chunks`], the plan of the first of which there is: without memory for a large one prompts are cut into smaller ones.
+    /// The last chunk has `outputs` rows of logits, and a token where `sample`.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn cut(&mut self, count: usize, outputs: usize, sample: bool) -> Result<Vec<usize>> {
+        let chunks = self.chunks(count);
+        let Some(&first) = chunks.first().filter(|&&first| first > CHUNK) else { return Ok(chunks) };
+        let phase = match chunks.len() {
+            1 => Phase::Prefill { rows: self.rows_for(first), outputs, sample },
+            _ => Phase::Prefill { rows: self.rows_for(first), outputs: 0, sample: false },
+        };
+        match self.prepare(self.count(), phase) {
+            Err(error) if error.kind() == ErrorKind::OutOfMemory => {
+                self.shorten();
+                Ok(self.chunks(count))
+            }
+            prepared => prepared.map(|_| chunks),
+        }
+    }
+
+    /// The chunks that a prompt of `count` tokens is cut into.
+    pub fn chunks(&self, count: usize) -> Vec<usize> {
+        chunks(count, self.chunk)
+    }
+
+    /// Rows of a chunk's plan.
     pub fn rows_for(&self, count: usize) -> usize {
-        let rows = if count <= 8 { count } else { count.next_multiple_of(16).next_power_of_two() };
-        rows.min(self.chunk)
+        rows_for(count, self.chunk)
     }
 
     /// An error unless the model has all of these tokens.
@@ -210,7 +284,12 @@ impl Slots {
             context.write(buffer(out_rows)?, 0, bytemuck::cast_slice(&chosen));
             context.write(buffer(&ports.slot_of)?, 0, bytemuck::cast_slice(&vec![slot as u32; planned]));
         }
-        plan.replay_early(bucket(start + tokens.len()));
+        let (first, most) = match rows {
+            0..64 => (FEW_STEPS_OF_FEW_ROWS, usize::MAX),
+            64..=CHUNK => (FEW_STEPS, usize::MAX),
+            _ => (FEW_STEPS, TOGETHER),
+        };
+        plan.replay_early(bucket(start + tokens.len()), first, most);
         Ok(phase)
     }
 
@@ -356,4 +435,33 @@ impl Slots {
 /// A context that does not hold what is wanted.
 pub(crate) fn full(wanted: usize, room: usize) -> Error {
     Error::shape(format!("context is full: {wanted} tokens, expected at most {room}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_are_cut_into_whole_plans() {
+        for (count, most, expected) in [
+            (0, 512, vec![]),
+            (1, 512, vec![1]),
+            (512, 512, vec![512]),
+            (1_030, 512, vec![512, 512, 6]),
+            (7, 4, vec![4, 3]),
+            (512, 2_048, vec![512]),
+            // Of 1024 rows 424 would be padding, and 124.
+            (600, 2_048, vec![512, 88]),
+            (900, 2_048, vec![900]),
+            (1_600, 2_048, vec![1_024, 512, 64]),
+            (1_900, 2_048, vec![1_900]),
+            (4_700, 2_048, vec![2_048, 2_048, 512, 92]),
+            (700, 700, vec![700]),
+            (520, 700, vec![512, 8]),
+        ] {
+            let found = chunks(count, most);
+            assert_eq!(found, expected, "{count} in chunks of {most}");
+            assert_eq!(found.iter().sum::<usize>(), count);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::memory::{Life, Places};
+use super::memory::{Life, Places, Scratch};
 use super::{Plan, Step};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -25,6 +25,8 @@ pub struct Builder {
     profile: Profile,
     steps: Vec<Written>,
     lives: Vec<Life>,
+    /// Where activations lie that do not outlive a replay; `None`: in the plan's own buffers.
+    scratch: Option<Scratch>,
 }
 
 /// How a kernel uses its bindings.
@@ -35,7 +37,13 @@ fn accesses(kernel: &dyn Kernel) -> Vec<Access> {
 impl Builder {
     /// An empty plan for a context.
     pub fn new(context: &Context) -> Self {
-        Self { context: context.clone(), profile: context.profile().clone(), steps: Vec::new(), lives: Vec::new() }
+        Self {
+            context: context.clone(),
+            profile: context.profile().clone(),
+            steps: Vec::new(),
+            lives: Vec::new(),
+            scratch: None,
+        }
     }
 
     /// A plan that is written but not finished, for a device that is not there.
@@ -55,6 +63,13 @@ impl Builder {
     #[must_use]
     pub fn clipped(mut self, profile: &Profile) -> Self {
         self.profile = self.profile.clip(profile);
+        self
+    }
+
+    /// Keeps what no replay leaves behind in buffers that other plans of this context use as well.
+    #[must_use]
+    pub fn sharing(mut self, scratch: &Scratch) -> Self {
+        self.scratch = Some(scratch.clone());
         self
     }
 
@@ -126,7 +141,7 @@ impl Builder {
     /// `OutOfMemory` where activations do not fit, `Adapter` where a shader is refused, `Shape` where a binding is larger
     /// than the device binds.
     pub fn finish(self) -> Result<Plan> {
-        let Self { context, profile, steps, lives } = self;
+        let Self { context, profile, steps, lives, scratch } = self;
         let mut seen = HashSet::new();
         let mut wanted = Vec::new();
         for Written { label, kernel } in &steps {
@@ -136,7 +151,7 @@ impl Builder {
             }
         }
         context.compile(&wanted)?;
-        let activations = Places::allocate(&context, &lives)?;
+        let activations = Places::allocate(&context, &lives, scratch.as_ref())?;
         let device = context.device();
         let align = context.profile().limits.min_uniform_offset_alignment.max(16) as usize;
         let mut params = Vec::new();

@@ -192,7 +192,7 @@ impl Engine {
             self.host.say(&json!({ "type": "progress", "phase": "compile" }));
             // What questions of any length need, though only the plan that all of them need is built.
             let mut phases = Vec::new();
-            for tokens in [8, 16, 32, 64, 128, 256, session.options().chunk + 8] {
+            for tokens in [8, 16, 32, 64, 128, 256, session.chunk() + 8] {
                 let tokens = vec![0; tokens.min(session.context_length())];
                 for phase in session.missing_phases(&tokens) {
                     if !phases.contains(&phase) {

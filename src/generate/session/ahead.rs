@@ -10,17 +10,15 @@ impl Session {
     pub fn missing_phases(&self, tokens: &[u32]) -> Vec<Phase> {
         let shared = self.tokens(0).iter().zip(tokens).take_while(|(a, b)| a == b).count();
         let rest = tokens.len() - shared.min(tokens.len().saturating_sub(1));
-        // As `extend` cuts them: whole chunks without outputs, then the tail with one.
-        let (whole, tail) = match rest.checked_sub(1) {
-            Some(last) => (last / self.slots.chunk(), last % self.slots.chunk() + 1),
-            None => (0, 0),
-        };
-        let mut phases = Vec::new();
-        if whole > 0 {
-            phases.push(Phase::Prefill { rows: self.slots.rows_for(self.slots.chunk()), outputs: 0, sample: false });
-        }
-        if tail > 0 {
-            phases.push(Phase::Prefill { rows: self.slots.rows_for(tail), outputs: 1, sample: true });
+        // As `extend` cuts them: chunks without outputs, then the last with one.
+        let chunks = self.slots.chunks(rest);
+        let mut phases: Vec<Phase> = Vec::new();
+        for (i, &count) in chunks.iter().enumerate() {
+            let last = i + 1 == chunks.len();
+            let phase = Phase::Prefill { rows: self.slots.rows_for(count), outputs: last.into(), sample: last };
+            if !phases.contains(&phase) {
+                phases.push(phase);
+            }
         }
         phases.push(self.decode_phase(tokens.len()));
         phases.retain(|phase| !self.slots.is_prepared(*phase));

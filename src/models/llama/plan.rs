@@ -11,6 +11,7 @@ use crate::kernels::attention_merge::AttentionMerge;
 use crate::kernels::attention_prefill::AttentionPrefill;
 use crate::kernels::cache::{CacheShape, Heads, PAGE, Shard};
 use crate::kernels::embed::Embed;
+use crate::kernels::matmul::cooperative;
 use crate::kernels::matvec::MAX_COLUMNS;
 use crate::kernels::normed::Normed;
 use crate::kernels::q8::{Activations, BLOCK};
@@ -491,10 +492,22 @@ fn kv_heads_per_shard(config: &Config, pages: usize, profile: &Profile) -> Resul
     }
 }
 
-/// Tokens of a prefill chunk: as many as `wanted`, fewer where activations would be larger than a binding.
+/// Tokens of a prefill chunk of a usual size.
+pub const CHUNK: usize = 512;
+/// The same where matrix units are so fast that 512 rows leave them without work between two steps.
+const LARGE_CHUNK: usize = 2048;
+
+/// Tokens of a prefill chunk, at most: as many as `wanted`, or what suits the device where that is 0; fewer where activations would
+/// be larger than a binding.
 pub fn chunk_rows(config: &Config, profile: &Profile, wanted: usize) -> usize {
     let widest = (2 * config.d_ff).max(heads(config).qkv_cols()).max(config.d_model) as u64 * 4;
     let fits = (profile.limits.max_binding_bytes / widest) as usize;
+    let wanted = match wanted {
+        // Not with matrices of 8, which CPUs that play a GPU have.
+        0 if cooperative(profile).is_some_and(|(side, _)| side == 16) => LARGE_CHUNK,
+        0 => CHUNK,
+        wanted => wanted,
+    };
     wanted.min(fits).max(1)
 }
 

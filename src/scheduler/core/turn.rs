@@ -108,7 +108,7 @@ impl Core {
         while self.newcomer.is_some() || self.admit()? {
             let Some(seated) = self.newcomer.and_then(|id| self.seated.get_mut(&id)) else { break };
             // Where chunks end depends on the request alone.
-            let count = (seated.prefill - seated.fed).min(self.slots.chunk());
+            let Some(&count) = self.slots.chunks(seated.prefill - seated.fed).first() else { break };
             if submitted && count > left {
                 break;
             }
