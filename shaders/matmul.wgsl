@@ -42,13 +42,15 @@ struct Params {
 
 #ifdef HALVES
 #ifdef COOP_MATRIX
+#import narrow
+
 // Columns n to n + 3: halves are written in multiples of four columns.
 fn write_four(m: u32, n: u32, sums: vec4<f32>) {
     if m < params.m && n < columns() {
         let column = params.y_offset + n;
         let out = vec4<f32>(finish(column, sums.x), finish(column + 1u, sums.y), finish(column + 2u, sums.z),
                             finish(column + 3u, sums.w));
-        y[(m * params.y_stride + column) / 4u] = vec4<f16>(clamp(out, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
+        y[(m * params.y_stride + column) / 4u] = narrow(out);
     }
 }
 #else

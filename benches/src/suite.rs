@@ -279,14 +279,14 @@ impl<'a> Suites<'a> {
             let check = self.check(&mut session, &tokens, if decode { 8.min(tokens.len() - 1) } else { 0 }).await?;
             session.extend(0, &tokens, &Sampling::default()).await?;
             session.finish().await?;
-            let rows = session.rows_for(tokens.len());
-            let (phase, row) = match decode {
-                true => (session.decode_phase(n_prompt), self.row("kernels").case(1, 0, 1, n_prompt as u64)),
-                false => {
-                    let phase = Phase::Prefill { rows, outputs: 1, sample: true };
-                    (phase, self.row("kernels").case(1, n_prompt as u64, 0, 0))
-                }
+            let (phase, [n_prompt, n_gen, n_depth]) = match decode {
+                true => (session.decode_phase(n_prompt), [0, 1, n_prompt as u64]),
+                false => (
+                    Phase::Prefill { rows: session.rows_for(tokens.len()), outputs: 1, sample: true },
+                    [n_prompt as u64, 0, 0],
+                ),
             };
+            let row = self.row("kernels").case(1, n_prompt, n_gen, n_depth);
             let plan = session.prepare(phase)?;
             self.steps(plan, longest + room, row, check).await?;
         }

@@ -179,6 +179,14 @@ impl Session {
         Ok(())
     }
 
+    /// Submits all chunks of `tokens` but the last one, which will have a row of logits, and a token where `sample`; returns that.
+    async fn prefill_to_last<'a>(&mut self, slot: usize, tokens: &'a [u32], sample: bool) -> Result<&'a [u32]> {
+        let mut chunks = self.slots.cut(tokens.len(), 1, sample)?;
+        let (first, last) = tokens.split_at(tokens.len() - chunks.pop().unwrap_or(0));
+        self.prefill_ahead(slot, first, &chunks).await?;
+        Ok(last)
+    }
+
     /// Puts `tokens` behind those of a slot and returns the logits of the last one: `[vocabulary]`. The way to choose
     /// tokens on the host.
     ///
@@ -189,10 +197,7 @@ impl Session {
         if tokens.is_empty() {
             return Err(Error::shape("forward: found no token, expected at least one"));
         }
-        let chunks = self.slots.cut(tokens.len(), 1, false)?;
-        let (last, before) = chunks.split_last().map_or((0, &[][..]), |(&last, before)| (last, before));
-        let (first, tail) = tokens.split_at(tokens.len() - last);
-        self.prefill_ahead(slot, first, before).await?;
+        let tail = self.prefill_to_last(slot, tokens, false).await?;
         let phase = self.submit_chunk(slot, tail, 1, false)?;
         self.slots.read_logits(phase, 1).await
     }
@@ -232,10 +237,7 @@ impl Session {
         }
         self.check_tokens(slot, rest)?;
         self.slots.write_sampling(slot, sampling, tokens)?;
-        let chunks = self.slots.cut(rest.len(), 1, true)?;
-        let (last, before) = chunks.split_last().map_or((0, &[][..]), |(&last, before)| (last, before));
-        let (first, tail) = rest.split_at(rest.len() - last);
-        self.prefill_ahead(slot, first, before).await?;
+        let tail = self.prefill_to_last(slot, rest, true).await?;
         // Sampling moves the position on to that of the token which it chooses.
         self.slots.write_slot(slot, 0, tokens.len() - 1, true)?;
         self.submit_chunk(slot, tail, 1, true)?;

@@ -201,13 +201,8 @@ impl Slots {
         Ok(builder)
     }
 
-    /// Cuts prompts into chunks of the usual size from now on.
-    fn shorten(&mut self) {
-        self.chunk = self.chunk.min(CHUNK);
-    }
-
-    /// [`Self::chunks`], the plan of the first of which there is: without memory for a large one prompts are cut into smaller ones.
-    /// The last chunk has `outputs` rows of logits, and a token where `sample`.
+    /// [`Self::chunks`], the plan of the first of which there is: without memory for a large one prompts are cut into smaller ones
+    /// from now on. The last chunk has `outputs` rows of logits, and a token where `sample`.
     ///
     /// # Errors
     /// As [`Self::prepare`].
@@ -220,7 +215,7 @@ impl Slots {
         };
         match self.prepare(self.count(), phase) {
             Err(error) if error.kind() == ErrorKind::OutOfMemory => {
-                self.shorten();
+                self.chunk = CHUNK;
                 Ok(self.chunks(count))
             }
             prepared => prepared.map(|_| chunks),

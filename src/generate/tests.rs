@@ -122,6 +122,30 @@ fn split_buffers_give_the_same_tokens() {
 }
 
 #[test]
+fn large_chunks_compute_what_small_ones_do() {
+    let file = tiny_gguf(&TinySpec { dtype: DType::Q4_0, ..Default::default() }).unwrap();
+    let enough = context(|_| {});
+    // Less than the feed-forward takes of 1024 rows, more than of 512.
+    let little = context(|profile| profile.limits.max_buffer_bytes = 3 << 20);
+    // 1024 rows and 76 more, or 512 twice and 76.
+    let prompt: Vec<u32> = (0..1_100).map(|i| 1 + i * 7 % 90).collect();
+    let mut found = Vec::new();
+    for (context, chunk, expected) in [(&enough, 512, 512), (&enough, 2_048, 2_048), (&little, 2_048, 512)] {
+        let model = load(context, &file);
+        let mut session = model.session(SessionOptions { context_length: 1_200, chunk, ..Default::default() }).unwrap();
+        let logits = wait(session.forward(0, &prompt)).unwrap();
+        assert_eq!(session.chunk(), expected, "chunks of {chunk} are what there is memory for");
+        session.clear(0);
+        found.push((logits, greedy(&mut session, &prompt, 8)));
+    }
+    // Tiles differ between plans of more and of fewer rows, and with them the order of sums and of what is rounded to f16.
+    let error = nmse(&found[1].0, &found[0].0);
+    assert!(error < 1e-6, "NMSE {error:.2e}");
+    assert_eq!(found[1].1, found[0].1);
+    assert_eq!(found[2], found[0], "to the bit, once chunks are small");
+}
+
+#[test]
 fn deterministic_takes_the_same_kernels_at_every_position() {
     // Heads of whole blocks, for which attention of short contexts has a variant.
     let file = tiny_gguf(&TinySpec { n_heads: 4, n_kv_heads: 2, head_dim: 32, ..Default::default() }).unwrap();

@@ -1,5 +1,5 @@
-//! `y = softmax(q · kᵀ · scale, causal) · v`, in tiles of 32 to 128 queries and 32 or more keys with an online softmax (Dao et al. 2022,
-//! FlashAttention).
+//! `y = softmax(q · kᵀ · scale, causal) · v`, in tiles of 32 to 128 queries and 32 or more keys with an online softmax (Dao
+//! et al. 2022, FlashAttention).
 
 use super::attention::{Attention, Shape};
 use super::attention_decode::{shapes, tolerance};
@@ -80,10 +80,10 @@ impl Unit {
 }
 
 impl AttentionPrefill {
-    /// Workgroups of all key heads of this shard together.
-    fn workgroups(&self, unit: Unit) -> usize {
+    /// Workgroups along queries and along key heads.
+    fn workgroups(&self, unit: Unit) -> [usize; 2] {
         let a = &self.attention;
-        (a.count() * a.heads.group()).div_ceil(unit.queries()) * a.shard.kv_count()
+        [(a.count() * a.heads.group()).div_ceil(unit.queries()), a.shard.kv_count()]
     }
 
     fn unit(&self, profile: &Profile) -> Unit {
@@ -102,7 +102,7 @@ impl AttentionPrefill {
             let Unit::Cooperative { team, .. } = *unit else { return false };
             unit.workgroup_bytes(head_dim) <= limits.max_workgroup_bytes as usize
                 && team as u32 * subgroup <= limits.max_workgroup_invocations
-                && (team == 4 || self.workgroups(*unit) >= ENOUGH)
+                && (team == 4 || self.workgroups(*unit).iter().product::<usize>() >= ENOUGH)
         });
         found.filter(|_| whole).unwrap_or(Unit::Lanes)
     }
@@ -159,8 +159,8 @@ impl Kernel for AttentionPrefill {
     }
 
     fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
-        let a = &self.attention;
-        [(a.count() * a.heads.group()).div_ceil(self.unit(profile).queries()) as u32, a.shard.kv_count() as u32, 1]
+        let [tiles, heads] = self.workgroups(self.unit(profile));
+        [tiles as u32, heads as u32, 1]
     }
 
     fn bindings(&self) -> Vec<Binding> {

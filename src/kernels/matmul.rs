@@ -78,8 +78,8 @@ const ROWS_16: [CooperativeTile; 3] = [([1, 8, 1], [1, 1], 64), ([1, 4, 2], [1, 
 const ROWS_32: [CooperativeTile; 3] = [([1, 8, 1], [2, 1], 64), ([1, 4, 2], [2, 1], 128), ([1, 2, 4], [2, 1], 256)];
 const ROWS_64: [CooperativeTile; 2] = [([2, 4, 1], [2, 2], 64), ([2, 2, 2], [2, 2], 128)];
 const ROWS_128: [CooperativeTile; 3] = [([4, 2, 1], [2, 4], 64), ([2, 4, 1], [2, 2], 64), ([2, 2, 2], [2, 2], 128)];
-/// For many rows: four subgroups that each hold twice as much and load less for it. Two such workgroups fit a multiprocessor of an
-/// H100, so that few tiles leave it without work. (7B's 32 layers at 2048 rows: F16's products 123 to 106 ms, Q4_0's 115 to 107;
+/// For many rows: four subgroups that each hold twice as much and load less for it. 128 tiles take an H100 nearly as long as 256,
+/// so that few tiles leave it without work. (7B's 32 layers at 2048 rows: F16's products 123 to 106 ms, Q4_0's 115 to 107;
 /// at 512 rows, down in Q4_0, 7.2 to 11.7.)
 const MANY_ROWS: CooperativeTile = ([2, 2, 1], [4, 4], 32);
 

@@ -58,6 +58,18 @@ impl Builder {
         self.steps.iter().map(|step| step.label.clone()).collect()
     }
 
+    /// Bytes of the activations from the `first`-th on, those that share a buffer counted once.
+    #[cfg(test)]
+    pub(crate) fn activation_bytes(&self, first: usize) -> u64 {
+        super::memory::colour(&self.lives[first..]).1.iter().sum()
+    }
+
+    /// How many activations there are.
+    #[cfg(test)]
+    pub(crate) fn activations(&self) -> usize {
+        self.lives.len()
+    }
+
     /// Chooses kernels as for a device that has no more than `profile`: the plain path beside the fast one, on the same
     /// weights.
     #[must_use]

@@ -89,8 +89,10 @@ impl Places {
     /// `OutOfMemory` where there is no room.
     pub fn allocate(context: &Context, lives: &[Life], scratch: Option<&Scratch>) -> Result<Self> {
         // What is kept shares with nothing where others may be shared: a large buffer would be kept with it.
-        let alone = |life: &Life| if life.last == usize::MAX { Life { first: 0, ..*life } } else { *life };
-        let lives: Vec<Life> = lives.iter().map(|life| if scratch.is_some() { alone(life) } else { *life }).collect();
+        let mut lives = lives.to_vec();
+        if scratch.is_some() {
+            lives.iter_mut().filter(|life| life.last == usize::MAX).for_each(|life| life.first = 0);
+        }
         let (colours, sizes) = colour(&lives);
         let mut kept = vec![false; sizes.len()];
         for (life, &colour) in lives.iter().zip(&colours) {

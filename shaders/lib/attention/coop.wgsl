@@ -5,6 +5,9 @@
 // workgroup memory to be rescaled, and p <= 2^HEADROOM fits f16. Matrices are written out instead of in loops: in an array
 // they stay in registers only where every index is a constant.
 
+#import half
+#import narrow
+
 @group(0) @binding(3) var<storage, read> k_cache: array<vec4<u32>>; // k_cache[pages, kv_count, PAGE, HEAD_DIM / 8], halves
 @group(0) @binding(4) var<storage, read> v_cache: array<vec4<u32>>; // v_cache[pages, kv_count, PAGE, HEAD_DIM / 8], halves
 
@@ -481,8 +484,8 @@ fn keep(loaded: Loaded, first: u32, lane: u32) {
             let to = (first + at / UNITS) * PITCH + 2u * (at % UNITS);
             let v = loaded[i];
             // A bitcast would be free, but naga 30 has none from u32 to halves; loads of 8 bytes cost more than these conversions.
-            tile[to] = vec4<f16>(vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y)));
-            tile[to + 1u] = vec4<f16>(vec4<f32>(unpack2x16float(v.z), unpack2x16float(v.w)));
+            tile[to] = vec4<f16>(half_unpack4(v.xy));
+            tile[to + 1u] = vec4<f16>(half_unpack4(v.zw));
         }
     }
 }
@@ -491,11 +494,6 @@ fn keep(loaded: Loaded, first: u32, lane: u32) {
 fn cached(slot: u32, kv: u32, key: u32) -> u32 {
     let page = page_table[slot * params.max_pages + key / PAGE];
     return ((page * params.kv_count + kv) * PAGE + key % PAGE) * UNITS;
-}
-
-// Conversion of what f16 cannot hold is undefined.
-fn narrow(v: vec4<f32>) -> vec4<f16> {
-    return vec4<f16>(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
 }
 
 @compute @workgroup_size(WORKGROUP)

@@ -3,6 +3,8 @@
 // be rescaled and stay in registers. Matrices are written out instead of in loops: in an array they stay in registers only
 // where every index is a constant.
 
+#import narrow
+
 const WORKGROUP: u32 = 4u * SUBGROUP;
 const QUERIES: u32 = 4u * SIDE;
 const COLUMNS: u32 = HEAD_DIM / 4u; // vectors of four in a head
@@ -22,11 +24,6 @@ var<workgroup> k_tile: array<vec4<f16>, KEYS * D_PITCH>; // [key][d]
 var<workgroup> v_tile: array<vec4<f16>, HEAD_DIM * K_PITCH>; // [d][key]
 var<workgroup> p_tile: array<vec4<f16>, QUERIES * K_PITCH>; // [query][key]
 var<workgroup> scores: array<vec4<f32>, QUERIES * S_PITCH>; // [query][key], at last [query][d]
-
-// Conversion of what f16 cannot hold is undefined.
-fn narrow(v: vec4<f32>) -> vec4<f16> {
-    return vec4<f16>(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0)));
-}
 
 fn load_keys(key: u32, end: u32, column: u32, lane: u32) {
     for (var i = lane; i < KEYS * COLUMNS; i += WORKGROUP) {

@@ -1,4 +1,6 @@
 // The input as halves, 16 bytes at a time.
+#import half
+
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>; // x[M, X_COLS / 8]
 
 const X_UNIT = 8u; // elements that an invocation loads at once
@@ -6,6 +8,5 @@ alias XUnit = vec4<u32>;
 alias XValues = array<Vec4, 2>;
 
 fn x_values(v: XUnit) -> XValues {
-    return XValues(Vec4(vec4<f32>(unpack2x16float(v.x), unpack2x16float(v.y))),
-                   Vec4(vec4<f32>(unpack2x16float(v.z), unpack2x16float(v.w))));
+    return XValues(Vec4(half_unpack4(v.xy)), Vec4(half_unpack4(v.zw)));
 }

@@ -1,4 +1,7 @@
 // The input as floats.
+#ifdef F16
+#import narrow
+#endif
 
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[M, X_COLS / 4]
 
@@ -8,8 +11,7 @@ alias XValues = array<Vec4, 1>;
 
 fn x_values(v: XUnit) -> XValues {
 #ifdef F16
-    // Conversion of what f16 cannot hold is undefined.
-    return XValues(Vec4(clamp(v, vec4<f32>(-65504.0), vec4<f32>(65504.0))));
+    return XValues(Vec4(narrow(v)));
 #else
     return XValues(v);
 #endif

@@ -48,17 +48,38 @@ fn seven_billion(
     (llama, state)
 }
 
-/// Steps and pipelines of a plan for a stored profile.
-fn plan(profile: &str, dtype: DType, layers: usize, slots: usize, phase: Phase) -> (Vec<String>, usize) {
-    let context = pollster::block_on(async {
+fn any_context() -> Context {
+    pollster::block_on(async {
         let adapter = Adapter::request(&Default::default()).await?;
         Context::open(&adapter, None).await
     })
-    .unwrap();
+    .unwrap()
+}
+
+/// Steps and pipelines of a plan for a stored profile.
+fn plan(profile: &str, dtype: DType, layers: usize, slots: usize, phase: Phase) -> (Vec<String>, usize) {
+    let context = any_context();
     let mut builder = Builder::for_profile(&context, &Profile::by_name(profile).unwrap());
     let (llama, state) = seven_billion(&mut builder, &context, dtype, layers, slots);
     llama.write(&mut builder, &context, &state, phase).unwrap();
     (builder.labels(), builder.uncompiled().unwrap().len())
+}
+
+/// Bytes of a plan's activations on an H100.
+fn activation_bytes(phase: Phase) -> u64 {
+    let context = any_context();
+    let mut builder = Builder::for_profile(&context, &Profile::by_name("h100").unwrap());
+    let (llama, state) = seven_billion(&mut builder, &context, DType::Q4_0, 2, 1);
+    let weights = builder.activations();
+    llama.write(&mut builder, &context, &state, phase).unwrap();
+    builder.activation_bytes(weights)
+}
+
+#[test]
+fn activations_are_a_small_part_of_the_memory() {
+    let of = |rows| activation_bytes(Phase::Prefill { rows, outputs: 1, sample: true });
+    // Residual, QKV and input of the products, in megabytes, rounded: what the documentation of `MemoryPlan` says.
+    assert_eq!([of(512), of(2_048)].map(|bytes| (bytes + 500_000) / 1_000_000), [38, 151]);
 }
 
 fn steps_a_layer(profile: &str, dtype: DType, slots: usize, phase: Phase) -> usize {
