@@ -1,39 +1,51 @@
-// The keys of chosen rows anew, from products in f32: one workgroup a row, the second dimension is the query. Rows of other
-// parts of the index keep theirs.
+// The rows of chosen groups as candidates, their keys from products in f32: one workgroup a row, the second dimension is the query.
+// Rows of groups of other parts of the index are left as they are.
 #import weights
 #import reduce
 #import top_k/key
 
 struct Params {
     rows: u32, // of w
-    first_id: u32, // of the first row
-    count: u32, // pairs of a query
+    first_group: u32, // that w begins with
+    count: u32, // groups of a query
 }
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[N, K] packed
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>; // x[Q, K / 4]
-@group(0) @binding(2) var<storage, read_write> pairs: array<vec2<u32>>; // pairs[Q, count] = (key, id)
+@group(0) @binding(2) var<storage, read> removed: array<u32>; // removed[N / 32], a bit a row
+@group(0) @binding(3) var<storage, read> chosen: array<vec2<u32>>; // chosen[Q, count] = (key, group)
+@group(0) @binding(4) var<storage, read_write> y: array<vec2<u32>>; // y[Q, count, 32] = (key, row)
 @group(0) @binding(15) var<uniform> params: Params;
+
+const GROUP = 32u; // rows, and bits of a word
+const NONE = vec2<u32>(0u, 0xffffffffu);
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let at = group.y * params.count + group.x;
-    // What is no row of this part wraps to a large number or lies behind; its sum is thrown away.
-    let row = pairs[at].y - params.first_id;
-    let inside = min(row, params.rows - 1u);
+    let pair = chosen[group.y * params.count + group.x / GROUP];
+    // What is no group of this part wraps to a large number or lies behind; its sum is thrown away.
+    let own = pair.y - params.first_group;
+    let inside = min(own, (params.rows - 1u) / GROUP);
+    let row = inside * GROUP + group.x % GROUP;
     var sum = 0.0;
     for (var turn = 0u; turn < (K / 32u + WORKGROUP - 1u) / WORKGROUP; turn++) {
         let block = turn * WORKGROUP + lane;
         if (K / 32u) % WORKGROUP != 0u && block >= K / 32u {
             break;
         }
-        let weights = weights_block(inside * ROW_VEC4, block);
+        let weights = weights_block(min(row, params.rows - 1u) * ROW_VEC4, block);
         for (var i = 0u; i < 8u; i++) {
             sum += dot(weights[i], x[group.y * (K / 4u) + 8u * block + i]);
         }
     }
     let total = reduce_sum(sum, lane);
-    if lane == 0u && row < params.rows {
-        pairs[at].x = key_of(total);
+    if lane == 0u {
+        let at = group.y * params.count * GROUP + group.x;
+        if pair.x == 0u {
+            y[at] = NONE;
+        } else if own == inside {
+            let gone = row >= params.rows || ((removed[inside] >> (row % GROUP)) & 1u) != 0u;
+            y[at] = select(vec2<u32>(key_of(total), params.first_group * GROUP + row), NONE, gone);
+        }
     }
 }

@@ -5,8 +5,6 @@ struct Params {
     count: u32, // N, candidates of a query
     groups: u32, // of y
     first_group: u32, // of y, that this dispatch writes
-    first_id: u32, // scores: the id of the first one
-    skip: u32, // scores: rows of `removed` before the first one
 }
 
 @group(0) @binding(15) var<uniform> params: Params;

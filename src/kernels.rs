@@ -76,6 +76,7 @@ kernels! {
     attention_packed,
     pool,
     scan,
+    group_best,
     top_k,
     rescore,
 }

@@ -1,7 +1,8 @@
 //! [`Index`]: exact search over vectors on the GPU.
 //!
 //! Vectors lie in parts that fit a binding, as f32, f16 or 8 bits. One query is a product with every row of which only the
-//! best are written; many queries are a matrix product, its best rows chosen anew by products in f32.
+//! best are written; many queries are a matrix product of which the best of every 32 rows chooses groups, whose rows are ranked by
+//! products in f32.
 //!
 //! ```
 //! # pollster::block_on(async {
@@ -65,8 +66,8 @@ const IN_FLIGHT_BYTES: usize = 128 << 20;
 /// Scores are products in f32 with the stored vectors, as rounded to the index's format. [`Self::search`] finds what an exact
 /// search over those on the CPU finds, ids in the same order, except where two scores differ by less than the rounding of a
 /// product in f32: about 1e-6 · |query| · |vector|. Equal scores go by the lowest id. Of several queries at once, a vector is
-/// missed only where its score lies within 2^-10 · |query| · |vector| of more than 8 better ones: candidates are chosen by
-/// products in f16 on devices that have it, some more than asked for, and scored again in f32.
+/// missed only where its score lies within 2^-10 · |query| · |vector| of those of more than 16 other groups of 32: groups are chosen by
+/// products in f16 on devices that have it, 16 more than vectors asked for (256 at most), and their vectors scored again in f32.
 pub struct Index {
     context: Context,
     dims: usize,
@@ -229,6 +230,18 @@ impl Index {
         out.extend(vector.iter().map(|&v| (f64::from(v) * scale) as f32));
     }
 
+    /// Checked queries as plans take them, `[n, padded]`, and how many they are.
+    fn rows(&self, queries: &[f32]) -> Result<(Vec<f32>, usize)> {
+        let (count, padded) = (self.count(queries, "queries")?, part::padded(self.dims));
+        let mut rows = vec![0.0; count * padded];
+        let mut scaled = Vec::new();
+        for (query, row) in queries.chunks_exact(self.dims).zip(rows.chunks_exact_mut(padded)) {
+            self.scaled(query, &mut scaled);
+            row[..self.dims].copy_from_slice(&scaled);
+        }
+        Ok((rows, count))
+    }
+
     /// Removes vectors by id; returns how many there were.
     pub fn remove(&mut self, ids: &[u64]) -> usize {
         let mut removed = 0;
@@ -279,15 +292,8 @@ impl Index {
         let mut hits = Vec::with_capacity(count);
         // All batches are submitted before the first is waited for.
         let mut pending = Vec::new();
-        let mut scaled = Vec::new();
         for batch in queries.chunks(MAX_QUERIES * self.dims) {
-            let batch_count = batch.len() / self.dims;
-            let padded = part::padded(self.dims);
-            let mut rows = vec![0.0; batch_count * padded];
-            for (query, row) in batch.chunks_exact(self.dims).zip(rows.chunks_exact_mut(padded)) {
-                self.scaled(query, &mut scaled);
-                row[..self.dims].copy_from_slice(&scaled);
-            }
+            let (rows, batch_count) = self.rows(batch)?;
             pending.push((batch_count, self.submit(&rows, batch_count, k)?));
         }
         for (batch_count, pending) in pending {

@@ -148,7 +148,7 @@ pub async fn run(
         .await?;
         let mut gpu_ms = None;
         if context.profile().features.timestamps {
-            let plan = index.plan_for(count, settings.k)?;
+            let plan = index.plan_for(&queries, settings.k)?;
             warm(context, &plan, now).await?;
             for _ in 0..settings.repeats.max(1) {
                 let ms = plan.time(0).await?;

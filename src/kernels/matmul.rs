@@ -5,9 +5,11 @@
 //! as f16, as f16 for cooperative matrices, or, where `x` is quantised, both as bytes for integer dot products, as llama.cpp's
 //! `mul_mat_q`. Sums are f32 everywhere.
 
+mod best;
 mod bias;
 mod swiglu;
 
+pub use best::MatmulBest;
 pub use bias::MatmulBias;
 pub use swiglu::MatmulSwiglu;
 
@@ -426,6 +428,7 @@ pub fn cases() -> Vec<Case> {
     }
     cases.extend(bias::cases());
     cases.extend(swiglu::cases());
+    cases.extend(best::cases());
     cases
 }
 

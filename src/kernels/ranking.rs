@@ -1,10 +1,12 @@
 //! Scores as sortable numbers, and the best of some candidates: what the kernels of exact search share. A candidate is a key
 //! and an id; larger keys are better, of equal ones the smaller id.
 
-use super::kernel::expect;
+use super::host::Host;
+use super::kernel::{expect, expect_shape};
 use crate::error::Result;
 use crate::profile::Profile;
 use crate::shader::{Flag, Spec};
+use crate::tensor::Tensor;
 
 /// The most candidates that one dispatch chooses for a query: invocations of a workgroup.
 pub const MAX_TOP: usize = 256;
@@ -13,6 +15,9 @@ pub const MAX_TOP: usize = 256;
 pub(super) const WORKGROUP: u32 = 256;
 /// Candidates that a workgroup sorts: as many as the baseline's workgroup memory has room for beside scores.
 const MAX_SORTED: usize = 1024;
+
+/// Consecutive rows of which search for many queries keeps the best alone, until it has chosen among groups.
+pub const GROUP: usize = 32;
 
 /// No candidate.
 pub const NONE: (u32, u32) = (0, u32::MAX);
@@ -83,4 +88,44 @@ pub(super) fn check_top(kernel: &str, top: usize) -> Result<()> {
 /// Whether the bit of a row is set.
 pub(super) fn is_removed(removed: &[u32], row: usize) -> bool {
     removed[row / 32] >> (row % 32) & 1 == 1
+}
+
+/// Whether `removed` and the keys `y` fit `rows` rows for each of `queries`, behind `skip` other rows and `first_group` groups.
+pub(super) fn check_groups(
+    kernel: &str,
+    rows: usize,
+    removed: &Tensor,
+    skip: usize,
+    y: &Tensor,
+    queries: usize,
+    first_group: usize,
+) -> Result<()> {
+    let words = (skip + rows).div_ceil(32);
+    expect(kernel, removed.len() >= words, || format!("removed has {} words, expected {words}", removed.len()))?;
+    expect_shape(kernel, "y", y.shape(), &[queries, y.cols()])?;
+    let groups = rows.div_ceil(GROUP);
+    expect(kernel, rows > 0 && first_group + groups <= y.cols(), || {
+        format!("{groups} groups from {first_group}, expected them within {}", y.cols())
+    })
+}
+
+/// The best key of each group of `rows` scores a query, on the host.
+pub(super) fn best_of_groups(
+    host: &mut Host,
+    scores: &[f32],
+    rows: usize,
+    removed: &Tensor,
+    skip: usize,
+    y: &Tensor,
+    first_group: usize,
+) -> Result<()> {
+    let (removed, mut keys) = (host.words::<u32>(removed)?, host.words::<u32>(y)?);
+    for (scores, keys) in scores.chunks_exact(rows).zip(keys.chunks_exact_mut(y.cols())) {
+        for (group, key) in keys[first_group..][..rows.div_ceil(GROUP)].iter_mut().enumerate() {
+            let own = group * GROUP..rows.min((group + 1) * GROUP);
+            let left = own.filter(|&row| !is_removed(&removed, skip + row));
+            *key = left.map(|row| key_of(scores[row])).max().unwrap_or(0);
+        }
+    }
+    host.set(y, &keys)
 }

@@ -4,19 +4,21 @@ use super::{Index, part};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::readback::Pending;
-use crate::kernels::matmul::Matmul;
+use crate::kernels::Kernel as _;
+use crate::kernels::group_best::GroupBest;
+use crate::kernels::matmul::{Matmul, MatmulBest};
 use crate::kernels::q8::Activations;
-use crate::kernels::ranking::MAX_TOP;
+use crate::kernels::ranking::{GROUP, MAX_TOP};
 use crate::kernels::rescore::Rescore;
 use crate::kernels::scan::{self, Scan};
 use crate::kernels::top_k::{self, Candidates, TopK};
-use crate::models::weights::upload_floats;
+use crate::models::weights::{upload_floats, upload_words};
 use crate::plan::{Builder, Plan};
 use crate::tensor::{Storage, Tensor};
 
-/// Rows whose scores one dispatch writes: those of 64 queries stay in a large GPU's cache.
+/// Rows whose scores one dispatch writes, where they are written: those of 64 queries stay in a large GPU's cache.
 const ROWS_AT_ONCE: usize = 1 << 17;
-/// Candidates beyond those asked for, where products in f16 choose them.
+/// Groups chosen beyond as many as rows are asked for, where products in f16 choose them.
 const MARGIN: usize = 16;
 /// Plans kept for use again.
 const KEPT_PLANS: usize = 4;
@@ -27,6 +29,8 @@ pub(super) struct Ready {
     plan: Plan,
     /// `[queries, padded]`.
     input: Tensor,
+    /// The same as halves, where products take them, each query by a power of two: its largest number lies between 1 and 2.
+    halves: Option<Tensor>,
     /// `[queries, 1, k, 2]`.
     output: Tensor,
 }
@@ -40,9 +44,7 @@ impl Index {
             Some(index) => self.plans.remove(index),
             None => self.ready(size, k)?,
         };
-        if let Storage::Buffer(buffer) = ready.input.storage() {
-            self.context.write(buffer, 0, bytemuck::cast_slice(queries));
-        }
+        self.fill(&ready, queries);
         let pending = ready.plan.replay_and_read(0, &ready.output)?;
         if self.plans.len() >= KEPT_PLANS {
             self.plans.remove(0);
@@ -51,24 +53,38 @@ impl Index {
         Ok(pending)
     }
 
+    /// Writes queries where a plan takes them from.
+    fn fill(&self, ready: &Ready, queries: &[f32]) {
+        if let Storage::Buffer(buffer) = ready.input.storage() {
+            self.context.write(buffer, 0, bytemuck::cast_slice(queries));
+        }
+        if let Some(Storage::Buffer(buffer)) = ready.halves.as_ref().map(Tensor::storage) {
+            let halves: Vec<half::f16> = queries.chunks_exact(part::padded(self.dims)).flat_map(halves).collect();
+            self.context.write(buffer, 0, bytemuck::cast_slice(&halves));
+        }
+    }
+
     fn ready(&self, queries: usize, k: usize) -> Result<Ready> {
         let mut builder = Builder::new(&self.context);
         let padded = part::padded(self.dims);
         let input = upload_floats(&self.context, "queries", &vec![0.0; queries * padded], [queries, padded])?;
-        let output = match queries {
-            1 => self.write_scan(&mut builder, &input, k)?,
+        let (output, halves) = match queries {
+            1 => (self.write_scan(&mut builder, &input, k)?, None),
             _ => self.write_matmul(&mut builder, &input, k)?,
         };
         builder.keep(&output);
-        Ok(Ready { queries, k, plan: builder.finish()?, input, output })
+        Ok(Ready { queries, k, plan: builder.finish()?, input, halves, output })
     }
 
-    /// The plan of a search for `queries` at once: for timing and tracing.
+    /// The plan of a search for up to 64 queries, `[n, dims]`, at once, and its input: for timing and tracing.
     ///
     /// # Errors
-    /// `Shape` or `OutOfMemory` where it is beyond the device's limits.
-    pub fn plan_for(&self, queries: usize, k: usize) -> Result<Plan> {
-        Ok(self.ready(if queries <= 1 { 1 } else { queries.next_power_of_two() }, k)?.plan)
+    /// As of [`Self::search`].
+    pub fn plan_for(&self, queries: &[f32], k: usize) -> Result<Plan> {
+        let (rows, count) = self.rows(queries)?;
+        let ready = self.ready(count.next_power_of_two(), k)?;
+        self.fill(&ready, &rows);
+        Ok(ready.plan)
     }
 
     /// Parts with rows, and the row that each begins with.
@@ -90,58 +106,96 @@ impl Index {
             builder.step("scan", Scan { w, x: x.clone(), removed, y: y.clone(), first_group, first_id })?;
             first_group += scan::groups(part.rows(), k);
         }
-        merge(builder, y, k)
-    }
-
-    fn write_matmul(&self, builder: &mut Builder, x: &Tensor, k: usize) -> Result<Tensor> {
-        let queries = x.rows();
-        let chosen = (k + MARGIN).min(MAX_TOP).max(k);
-        let limit = self.context.profile().limits.max_binding_bytes as usize;
-        let at_once = ROWS_AT_ONCE.min(limit / (4 * queries) / 512 * 512).max(512);
-        let chunks = || {
-            self.used().flat_map(|(first, part)| {
-                let rows = part.rows();
-                (0..rows).step_by(at_once).map(move |skip| (first, part, skip, at_once.min(rows - skip)))
-            })
-        };
-        let groups = chunks().map(|(.., count)| top_k::groups(count, chosen)).sum();
-        let y = builder.activation(DType::U32, [queries, groups, chosen, 2]);
-        let mut first_group = 0;
-        for (first, part, skip, count) in chunks() {
-            let w = part.tensor().slice(skip, count);
-            let w = w.ok_or_else(|| Error::shape(format!("rows {skip} and {count} more of an index's part")))?;
-            let scores = builder.activation(DType::F32, [queries, count]);
-            let product =
-                Matmul { w, x: Activations::F32(x.clone()), y: scores.clone(), y_offset: 0, accumulate: false };
-            builder.step("scores", product)?;
-            let first_id = first + skip as u32;
-            let candidates = Candidates::Scores { scores, removed: part.removed_tensor(), skip, first_id };
-            builder.step("choose", TopK { candidates, y: y.clone(), first_group })?;
-            first_group += top_k::groups(count, chosen);
-        }
-        let merged = merge(builder, y, chosen)?;
-        let pairs = reshaped(&merged, [queries, chosen, 2])?;
-        for (first_id, part) in self.used() {
-            builder.step("rescore", Rescore { w: part.tensor(), x: x.clone(), pairs: pairs.clone(), first_id })?;
-        }
-        let y = builder.activation(DType::U32, [queries, 1, k, 2]);
-        builder.step("best", TopK { candidates: Candidates::Pairs(pairs), y: y.clone(), first_group: 0 })?;
-        Ok(y)
-    }
-}
-
-/// Chooses among what was chosen until one group is left, `[queries, 1, k, 2]`.
-fn merge(builder: &mut Builder, mut y: Tensor, k: usize) -> Result<Tensor> {
-    loop {
-        let [queries, groups] = [y.shape()[0], y.shape()[1]];
         if groups == 1 {
             return Ok(y);
         }
-        let count = groups * k;
-        let next = builder.activation(DType::U32, [queries, top_k::groups(count, k), k, 2]);
-        let candidates = Candidates::Pairs(reshaped(&y, [queries, count, 2])?);
-        builder.step("merge", TopK { candidates, y: next.clone(), first_group: 0 })?;
-        y = next;
+        merge(builder, Candidates::Pairs(reshaped(&y, [1, groups * k, 2])?), k)
+    }
+
+    /// Products of all rows choose groups of them, and their rows are candidates anew. Returns what halves of queries go to, too.
+    fn write_matmul(&self, builder: &mut Builder, x: &Tensor, k: usize) -> Result<(Tensor, Option<Tensor>)> {
+        let queries = x.rows();
+        // The best k rows lie in the k best groups.
+        let chosen = (k + MARGIN).min(MAX_TOP);
+        let groups = self.used().map(|(_, part)| part.rows().div_ceil(GROUP)).sum();
+        let keys = builder.activation(DType::U32, [queries, groups]);
+        let mut halves = None;
+        for (first, part) in self.used() {
+            // All parts but the last one are full, of whole groups.
+            let first_group = first as usize / GROUP;
+            let (w, removed) = (part.tensor(), part.removed_tensor());
+            let half = Tensor::new(x.storage().clone(), 0, DType::F16, x.shape());
+            let fused = MatmulBest { w, x: half, removed, y: keys.clone(), first_group };
+            if fused.runs_on(builder.profile()) {
+                let x = match &halves {
+                    Some(halves) => Tensor::clone(halves),
+                    None => {
+                        let words = upload_words(&self.context, "halves of queries", &vec![0; x.len() / 2], [x.len() / 2])?;
+                        Tensor::new(words.storage().clone(), 0, DType::F16, x.shape())
+                    }
+                };
+                halves = Some(x.clone());
+                builder.step("groups", MatmulBest { x, ..fused })?;
+            } else {
+                self.write_scores(builder, x, part, &keys, first_group)?;
+            }
+        }
+        let best = merge(builder, Candidates::Keys(keys), chosen)?;
+        let chosen = reshaped(&best, [queries, chosen, 2])?;
+        let pairs = builder.activation(DType::U32, [queries, GROUP * chosen.shape()[1], 2]);
+        for (first, part) in self.used() {
+            let (x, chosen, y) = (x.clone(), chosen.clone(), pairs.clone());
+            let (w, removed, first_group) = (part.tensor(), part.removed_tensor(), first / GROUP as u32);
+            builder.step("rescore", Rescore { w, x, removed, chosen, y, first_group })?;
+        }
+        Ok((merge(builder, Candidates::Pairs(pairs), k)?, halves))
+    }
+
+    /// The keys of a part's groups by way of all its scores.
+    fn write_scores(
+        &self,
+        builder: &mut Builder,
+        x: &Tensor,
+        part: &part::Part,
+        keys: &Tensor,
+        first_group: usize,
+    ) -> Result<()> {
+        let (queries, rows) = (x.rows(), part.rows());
+        let limit = self.context.profile().limits.max_binding_bytes as usize;
+        let at_once = ROWS_AT_ONCE.min(limit / (4 * queries) / 512 * 512).max(512);
+        for skip in (0..rows).step_by(at_once) {
+            let count = at_once.min(rows - skip);
+            let w = part.tensor().slice(skip, count);
+            let w = w.ok_or_else(|| Error::shape(format!("rows {skip} and {count} more of an index's part")))?;
+            let scores = builder.activation(DType::F32, [queries, count]);
+            let (x, y) = (Activations::F32(x.clone()), scores.clone());
+            builder.step("scores", Matmul { w, x, y, y_offset: 0, accumulate: false })?;
+            let (removed, y, first_group) = (part.removed_tensor(), keys.clone(), first_group + skip / GROUP);
+            builder.step("groups", GroupBest { scores, removed, skip, y, first_group })?;
+        }
+        Ok(())
+    }
+}
+
+/// A query as halves whose largest lies between 1 and 2: what is the best by them stays it, and none is beyond f16.
+fn halves(query: &[f32]) -> impl Iterator<Item = half::f16> + '_ {
+    let largest = query.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let scale = if largest > 0.0 { (-f64::from(largest).log2().floor()).exp2() } else { 1.0 };
+    query.iter().map(move |&value| half::f16::from_f64(f64::from(value) * scale))
+}
+
+/// Chooses the best `k` of each query's candidates, in as many steps as it takes, `[queries, 1, k, 2]`.
+fn merge(builder: &mut Builder, mut candidates: Candidates, k: usize) -> Result<Tensor> {
+    loop {
+        let (Candidates::Pairs(tensor) | Candidates::Keys(tensor)) = &candidates;
+        let [queries, count] = [tensor.shape()[0], tensor.shape()[1]];
+        let groups = top_k::groups(count, k);
+        let y = builder.activation(DType::U32, [queries, groups, k, 2]);
+        builder.step("choose", TopK { candidates, y: y.clone(), first_group: 0 })?;
+        if groups == 1 {
+            return Ok(y);
+        }
+        candidates = Candidates::Pairs(reshaped(&y, [queries, groups * k, 2])?);
     }
 }
 

@@ -7,15 +7,14 @@ use crate::error::ErrorKind;
 use crate::format::safetensors::Element;
 use crate::gpu::Adapter;
 use crate::kernels::testing::CaseBuilder;
+use crate::profile::Profile;
 use crate::quant;
 
-fn context(limit: Option<u64>) -> Context {
+fn context(clip: impl Fn(&mut Profile)) -> Context {
     pollster::block_on(async {
         let adapter = Adapter::request(&Default::default()).await.unwrap();
         let mut profile = adapter.profile().clone();
-        if let Some(limit) = limit {
-            profile.limits.max_binding_bytes = limit;
-        }
+        clip(&mut profile);
         Context::open(&adapter, Some(&profile)).await.unwrap()
     })
 }
@@ -99,7 +98,33 @@ fn filled(context: &Context, truth: &Truth, vectors: &[f32]) -> Index {
 
 #[test]
 fn search_equals_exact_search() {
-    let context = context(None);
+    equals_exact_search(&context(|_| ()));
+}
+
+#[test]
+fn search_without_cooperative_matrices_equals_exact_search() {
+    equals_exact_search(&context(|profile| profile.cooperative_matrices.clear()));
+}
+
+/// More groups hold the best score than are chosen: the lowest ids are found.
+#[test]
+fn equal_scores_go_by_the_lowest_id() {
+    let context = context(|_| ());
+    let (dims, count) = (32, 2000);
+    let one = vectors(9, 1, dims);
+    let mut index = Index::new(&context, dims, DType::F16, Metric::Cosine).unwrap();
+    pollster::block_on(index.add(&one.repeat(count))).unwrap();
+    assert_eq!(index.remove(&[0, 2, 40]), 3);
+    for k in [4, 100] {
+        let hits = pollster::block_on(index.search(&one.repeat(3), k)).unwrap();
+        let expected: Vec<u64> = (0..count as u64).filter(|id| ![0, 2, 40].contains(id)).take(k).collect();
+        for hits in hits {
+            assert_eq!(hits.iter().map(|hit| hit.id).collect::<Vec<_>>(), expected);
+        }
+    }
+}
+
+fn equals_exact_search(context: &Context) {
     for (dtype, metric, dims, count) in [
         (DType::F32, Metric::Cosine, 48, 900),
         (DType::F16, Metric::Cosine, 384, 2500),
@@ -108,7 +133,7 @@ fn search_equals_exact_search() {
     ] {
         let vectors = vectors(7, count, dims);
         let truth = Truth::new(dtype, metric, dims, &vectors);
-        let mut index = filled(&context, &truth, &vectors);
+        let mut index = filled(context, &truth, &vectors);
         let queries = self::vectors(8, 5, dims);
         for (k, from) in [(5, 0), (1, 1), (40, 0)] {
             let one = &queries[from * dims..][..dims];
@@ -127,7 +152,7 @@ fn search_equals_exact_search() {
 fn parts_removals_and_files_change_nothing() {
     let (dtype, metric, dims, count) = (DType::F16, Metric::Cosine, 128, 5000);
     // 1024 rows a part: five parts.
-    let context = context(Some(256 << 10));
+    let context = context(|profile| profile.limits.max_binding_bytes = 256 << 10);
     let vectors = vectors(3, count, dims);
     let mut truth = Truth::new(dtype, metric, dims, &vectors);
     let mut index = filled(&context, &truth, &vectors);
@@ -183,7 +208,7 @@ fn parts_removals_and_files_change_nothing() {
 
 #[test]
 fn every_format_survives_a_file() {
-    let context = context(None);
+    let context = context(|_| ());
     for (dtype, dims) in [(DType::F32, 5), (DType::F16, 40), (DType::Q8_0, 70)] {
         let vectors = vectors(1, 30, dims);
         let truth = Truth::new(dtype, Metric::Dot, dims, &vectors);
@@ -200,7 +225,7 @@ fn every_format_survives_a_file() {
 
 #[test]
 fn arguments_that_do_not_fit_are_refused() {
-    let context = context(None);
+    let context = context(|_| ());
     let new = |dims, dtype| Index::new(&context, dims, dtype, Metric::Dot).map(|_| ()).unwrap_err().kind();
     assert_eq!((new(0, DType::F32), new(8, DType::Q4_0)), (ErrorKind::Shape, ErrorKind::Unsupported));
     let mut index = Index::new(&context, 2, DType::F16, Metric::Cosine).unwrap();

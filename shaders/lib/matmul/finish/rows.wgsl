@@ -1,4 +1,5 @@
 // A column of y for each row of w, in order. Rows past the last one repeat it.
+#import matmul/write
 
 fn row_of(n0: u32, r: u32) -> u32 {
     return min(n0 + r, params.n - 1u);
@@ -41,6 +42,14 @@ fn write_part(sum: MatC, i: u32, j: u32, m0: u32, n0: u32, lane: u32) {
 }
 
 fn write_sums(sums: ptr<function, Sums>, m0: u32, n0: u32, lane: u32) {
+#ifndef HALVES
+    // Whole tiles go straight to y where matrices may: rows at multiples of 16 bytes.
+    let whole = m0 + TILE_M <= params.m && n0 + TILE_N <= params.n;
+    if !FINISHES && GROUPS_K == 1u && whole && (params.y_stride | params.y_offset) % 4u == 0u {
+        write_whole(sums, m0, n0, lane);
+        return;
+    }
+#endif
     write_part((*sums)[0], 0u, 0u, m0, n0, lane);
     if PARTS_N > 1u {
         write_part((*sums)[1], 0u, 1u, m0, n0, lane);

@@ -1,6 +1,8 @@
 // silu(gate) * up: w holds the rows of all gates, then those of all ups, and a tile SIDE gates, their ups, the next gates.
 const OUTPUT: u32 = 2u;
 
+#import matmul/write
+
 const FINISHES = true;
 
 fn row_of(n0: u32, r: u32) -> u32 {
