@@ -263,12 +263,16 @@ impl Embedder {
         self.written(self.phase(bucket(tokens * count, count, self.batch_tokens())))?.0.uncompiled()
     }
 
-    /// The plan that `count` texts of `tokens` each are computed with: for timing and tracing.
+    /// The plan that these texts, tokens already, are computed with, and its input: for timing and tracing.
     ///
     /// # Errors
     /// `Shape` or `OutOfMemory` where it is beyond the device's limits.
-    pub fn plan_for(&self, tokens: usize, count: usize) -> Result<Plan> {
-        self.written(self.phase(bucket(tokens * count, count, self.batch_tokens().max(tokens * count))))?.0.finish()
+    pub fn plan_for(&self, texts: &[&[u32]]) -> Result<Plan> {
+        let rows: usize = texts.iter().map(|text| text.len()).sum();
+        let phase = self.phase(bucket(rows, texts.len(), self.batch_tokens().max(rows)));
+        let (builder, ports) = self.written(phase)?;
+        fill(&self.context, &phase, &ports, texts)?;
+        builder.finish()
     }
 }
 
@@ -284,22 +288,28 @@ impl Compute for Embedder {
     fn submit(&mut self, parts: &[&[u32]]) -> Result<Pending> {
         let context = self.context.clone();
         let ready = self.ready(parts)?;
-        let words = crate::kernels::packed::pack(parts, ready.phase.rows)
-            .ok_or_else(|| Error::shape(format!("texts of more than {} tokens together", ready.phase.rows)))?;
-        let mut places = Vec::with_capacity(2 * ready.phase.texts);
-        let mut start = 0;
-        for part in parts {
-            places.extend([start, part.len() as u32]);
-            start += part.len() as u32;
-        }
-        places.resize(2 * ready.phase.texts, 0);
-        context.write(port(&ready.ports.rows)?, 0, bytemuck::cast_slice(&words));
-        context.write(port(&ready.ports.texts)?, 0, bytemuck::cast_slice(&places));
+        fill(&context, &ready.phase, &ready.ports, parts)?;
         let vectors = ready.ports.vectors.slice(0, parts.len());
         let vectors = vectors.ok_or_else(|| Error::shape(format!("{} texts in one plan", parts.len())))?;
         let pending = ready.plan.replay_and_read(0, &vectors)?;
         Ok(Box::pin(async move { Ok(bytemuck::pod_collect_to_vec(&pending.bytes().await?)) }))
     }
+}
+
+/// Writes texts where a plan takes them from.
+fn fill(context: &Context, phase: &Phase, ports: &Ports, parts: &[&[u32]]) -> Result<()> {
+    let words = crate::kernels::packed::pack(parts, phase.rows)
+        .ok_or_else(|| Error::shape(format!("texts of more than {} tokens together", phase.rows)))?;
+    let mut places = Vec::with_capacity(2 * phase.texts);
+    let mut start = 0;
+    for part in parts {
+        places.extend([start, part.len() as u32]);
+        start += part.len() as u32;
+    }
+    places.resize(2 * phase.texts, 0);
+    context.write(port(&ports.rows)?, 0, bytemuck::cast_slice(&words));
+    context.write(port(&ports.texts)?, 0, bytemuck::cast_slice(&places));
+    Ok(())
 }
 
 fn port(tensor: &Tensor) -> Result<&Buffer> {

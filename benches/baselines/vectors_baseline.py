@@ -48,10 +48,10 @@ def vectors(ids, dims):
 
 
 def samples(run):
-    """Nanoseconds of each run until its answer is on the host, after a fifth of a second that warms up, three runs at least."""
+    """Nanoseconds of each run until its answer is on the host, after 0.8 seconds that warms up, three runs at least."""
     wait = torch.cuda.synchronize if CUDA else lambda: None
     begun, runs = time.perf_counter(), 0
-    while runs < 3 or time.perf_counter() - begun < 0.2:
+    while runs < 3 or time.perf_counter() - begun < 0.8:
         run()
         runs += 1
     out = []

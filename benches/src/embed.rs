@@ -166,7 +166,8 @@ async fn kernels(
     now: Clock<'_>,
     on_row: &mut dyn FnMut(&Row),
 ) -> Result<()> {
-    let plan = embedder.plan_for(settings.tokens, batch)?;
+    let texts = token_ids(batch, settings.tokens, embedder.config().vocab_size);
+    let plan = embedder.plan_for(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     let work = plan.work();
     warm(embedder.context(), &plan, now).await?;
     let repeats = settings.repeats.max(1);

@@ -78,8 +78,9 @@ pub const SUITES: [&str; 7] = ["kernels", "load", "prefill", "decode", "batch", 
 /// A clock in milliseconds from any origin.
 pub type Clock<'a> = &'a (dyn Fn() -> f64 + Sync);
 
-/// Milliseconds of work ahead of what is timed: a GPU that waited for its host has clocked down, to a third and less.
-const WARM_MS: f64 = 200.0;
+/// Milliseconds of work ahead of what is timed: a GPU that waited for its host has clocked down, to a quarter and less, and takes
+/// its time to clock up again: an H100 between 200 and 400 ms.
+const WARM_MS: f64 = 800.0;
 
 /// Keeps the device busy with a plan for so long, once at least.
 pub(crate) async fn warm(context: &Context, plan: &Plan, now: Clock<'_>) -> Result<()> {

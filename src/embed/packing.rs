@@ -2,15 +2,18 @@
 
 /// The fewest rows of a plan: a tile of the matrix product.
 const LEAST_ROWS: usize = 32;
+/// More rows than these have eighths.
+const MANY_ROWS: usize = 4096;
 /// Rows to a place for a text.
 const ROWS_A_TEXT: usize = 4;
 
 /// Rows and texts of the plan for `rows` rows of `texts` texts: quarters of powers of two, so that few plans are built and
-/// less than a fifth of the rows is idle, or `most` where that is enough.
+/// less than a fifth of the rows is idle, and of many rows, whose time they are most of, eighths; or `most` where that is enough.
 pub(super) fn bucket(rows: usize, texts: usize, most: usize) -> [usize; 2] {
     let wanted = rows.max(ROWS_A_TEXT * texts).max(LEAST_ROWS);
-    // 4 to 7 times a power of two.
-    let unit = (wanted.next_power_of_two() / 8).max(LEAST_ROWS / 4);
+    // 4 to 7 times a power of two, or 8 to 15 times.
+    let parts = if wanted > MANY_ROWS { 16 } else { 8 };
+    let unit = (wanted.next_power_of_two() / parts).max(LEAST_ROWS / 4);
     let mut size = wanted.next_multiple_of(unit);
     if size > most && wanted <= most {
         size = most;
@@ -83,7 +86,8 @@ mod tests {
     #[test]
     fn sizes_are_few() {
         let sizes: std::collections::BTreeSet<_> = (1..=16_384).map(|rows| bucket(rows, 1, 16_384)[0]).collect();
-        assert_eq!(sizes.len(), 37, "{sizes:?}");
+        assert_eq!(sizes.len(), 45, "{sizes:?}");
         assert_eq!([128, 129, 200].map(|rows| bucket(rows, 1, 16_384)[0]), [128, 160, 224]);
+        assert_eq!([4100, 4700, 12_800].map(|rows| bucket(rows, 1, 16_384)[0]), [4608, 5120, 13_312]);
     }
 }

@@ -140,6 +140,7 @@ impl Kernel for AttentionPrefill {
             .alias("MatB", b)
             .alias("MatC", c)
             .constant("TEAM", team as u32)
+            .constant("KEYS", KEYS as u32)
             .constant("SIDE", side as u32)
             .constant("SUBGROUP", subgroup as u32)
     }

@@ -1,5 +1,7 @@
 //! The plans of a search: for one query, and for as many as a power of two.
 
+use half::slice::HalfFloatSliceExt as _;
+
 use super::{Index, part};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -59,8 +61,7 @@ impl Index {
             self.context.write(buffer, 0, bytemuck::cast_slice(queries));
         }
         if let Some(Storage::Buffer(buffer)) = ready.halves.as_ref().map(Tensor::storage) {
-            let halves: Vec<half::f16> = queries.chunks_exact(part::padded(self.dims)).flat_map(halves).collect();
-            self.context.write(buffer, 0, bytemuck::cast_slice(&halves));
+            self.context.write(buffer, 0, bytemuck::cast_slice(&halves(queries, part::padded(self.dims))));
         }
     }
 
@@ -130,7 +131,8 @@ impl Index {
                 let x = match &halves {
                     Some(halves) => Tensor::clone(halves),
                     None => {
-                        let words = upload_words(&self.context, "halves of queries", &vec![0; x.len() / 2], [x.len() / 2])?;
+                        let words =
+                            upload_words(&self.context, "halves of queries", &vec![0; x.len() / 2], [x.len() / 2])?;
                         Tensor::new(words.storage().clone(), 0, DType::F16, x.shape())
                     }
                 };
@@ -177,11 +179,18 @@ impl Index {
     }
 }
 
-/// A query as halves whose largest lies between 1 and 2: what is the best by them stays it, and none is beyond f16.
-fn halves(query: &[f32]) -> impl Iterator<Item = half::f16> + '_ {
-    let largest = query.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-    let scale = if largest > 0.0 { (-f64::from(largest).log2().floor()).exp2() } else { 1.0 };
-    query.iter().map(move |&value| half::f16::from_f64(f64::from(value) * scale))
+/// Queries as halves, each by a power of two so that its largest lies between 1 and 2: what is the best by them stays it, and none
+/// is beyond f16.
+fn halves(queries: &[f32], padded: usize) -> Vec<half::f16> {
+    let mut scaled = Vec::with_capacity(queries.len());
+    for query in queries.chunks_exact(padded) {
+        let largest = query.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let scale = if largest >= f32::MIN_POSITIVE { (-largest.log2().floor()).exp2() } else { 1.0 };
+        scaled.extend(query.iter().map(|value| value * scale));
+    }
+    let mut halves = vec![half::f16::ZERO; scaled.len()];
+    halves.convert_from_f32_slice(&scaled);
+    halves
 }
 
 /// Chooses the best `k` of each query's candidates, in as many steps as it takes, `[queries, 1, k, 2]`.
