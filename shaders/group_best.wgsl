@@ -23,11 +23,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let gone = removed[params.skip / GROUP + id.x];
     var best = 0u;
-    for (var i = 0u; i < min(GROUP, params.count - first); i++) {
-        let key = key_of(scores[id.y * params.count + first + i]);
-        if ((gone >> i) & 1u) == 0u {
-            best = max(best, key);
-        }
+    for (var i = 0u; i < GROUP; i++) {
+        let row = first + i;
+        let key = key_of(scores[id.y * params.count + min(row, params.count - 1u)]);
+        best = max(best, select(0u, key, row < params.count && ((gone >> i) & 1u) == 0u));
     }
     y[id.y * params.groups + params.first_group + id.x] = best;
 }

@@ -23,29 +23,33 @@ const NONE = vec2<u32>(0u, 0xffffffffu);
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let pair = chosen[group.y * params.count + group.x / GROUP];
-    // What is no group of this part wraps to a large number or lies behind; its sum is thrown away.
+    // A group of no part wraps to a large number or lies behind, as those of other parts do.
     let own = pair.y - params.first_group;
-    let inside = min(own, (params.rows - 1u) / GROUP);
-    let row = inside * GROUP + group.x % GROUP;
+    let row = own * GROUP + group.x % GROUP;
+    let is_here = pair.x != 0u && own <= (params.rows - 1u) / GROUP;
+    if pair.x != 0u && !is_here {
+        return;
+    }
+    let at = group.y * params.count * GROUP + group.x;
+    if !is_here || row >= params.rows || ((removed[own] >> (row % GROUP)) & 1u) != 0u {
+        if lane == 0u {
+            y[at] = NONE;
+        }
+        return;
+    }
     var sum = 0.0;
     for (var turn = 0u; turn < (K / 32u + WORKGROUP - 1u) / WORKGROUP; turn++) {
         let block = turn * WORKGROUP + lane;
         if (K / 32u) % WORKGROUP != 0u && block >= K / 32u {
             break;
         }
-        let weights = weights_block(min(row, params.rows - 1u) * ROW_VEC4, block);
+        let weights = weights_block(row * ROW_VEC4, block);
         for (var i = 0u; i < 8u; i++) {
             sum += dot(weights[i], x[group.y * (K / 4u) + 8u * block + i]);
         }
     }
     let total = reduce_sum(sum, lane);
     if lane == 0u {
-        let at = group.y * params.count * GROUP + group.x;
-        if pair.x == 0u {
-            y[at] = NONE;
-        } else if own == inside {
-            let gone = row >= params.rows || ((removed[inside] >> (row % GROUP)) & 1u) != 0u;
-            y[at] = select(vec2<u32>(key_of(total), params.first_group * GROUP + row), NONE, gone);
-        }
+        y[at] = vec2<u32>(key_of(total), params.first_group * GROUP + row);
     }
 }

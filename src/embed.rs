@@ -266,8 +266,12 @@ impl Embedder {
     /// The plan that these texts, tokens already, are computed with, and its input: for timing and tracing.
     ///
     /// # Errors
-    /// `Shape` or `OutOfMemory` where it is beyond the device's limits.
+    /// `Shape` for a token that is not in the vocabulary or more of them than [`Self::max_tokens`]; `Shape` or `OutOfMemory` where the
+    /// plan is beyond the device's limits.
     pub fn plan_for(&self, texts: &[&[u32]]) -> Result<Plan> {
+        for (index, text) in texts.iter().enumerate() {
+            self.reader.checked(text).map_err(|error| error.context(format!("text {index}")))?;
+        }
         let rows: usize = texts.iter().map(|text| text.len()).sum();
         let phase = self.phase(bucket(rows, texts.len(), self.batch_tokens().max(rows)));
         let (builder, ports) = self.written(phase)?;

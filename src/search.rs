@@ -65,9 +65,12 @@ const IN_FLIGHT_BYTES: usize = 128 << 20;
 /// # Exactness
 /// Scores are products in f32 with the stored vectors, as rounded to the index's format. [`Self::search`] finds what an exact
 /// search over those on the CPU finds, ids in the same order, except where two scores differ by less than the rounding of a
-/// product in f32: about 1e-6 · |query| · |vector|. Equal scores go by the lowest id. Of several queries at once, a vector is
-/// missed only where its score lies within 2^-10 · |query| · |vector| of those of more than 16 other groups of 32: groups are chosen by
-/// products in f16 on devices that have it, 16 more than vectors asked for (256 at most), and their vectors scored again in f32.
+/// product in f32: about 1e-6 · |query| · |vector|. Equal scores go by the lowest id.
+///
+/// Of several queries at once, groups of 32 vectors are chosen by their best one, 16 more groups than vectors asked for (256 at most),
+/// and the vectors of these scored in f32. On devices with f16 products choose them that round both factors to it: a vector is missed
+/// only where its score lies within 2^-9 · |query| · |vector|, of the longer vector, of the best ones of more than 16 other groups (of
+/// 256 - k where k is above 240), or where numbers of vectors are beyond ±65504.
 pub struct Index {
     context: Context,
     dims: usize,
@@ -282,9 +285,7 @@ impl Index {
     /// # Errors
     /// `Shape` where the numbers are no whole vectors, one is not finite, or `k` is not 1 to 256; what the device reports.
     pub async fn search(&mut self, queries: &[f32], k: usize) -> Result<Vec<Vec<Hit>>> {
-        if !(1..=MAX_TOP).contains(&k) {
-            return Err(Error::shape(format!("the best {k}: expected 1 to {MAX_TOP}")));
-        }
+        check_k(k)?;
         let count = self.count(queries, "queries")?;
         if self.is_empty() {
             return Ok(vec![Vec::new(); count]);
@@ -292,7 +293,7 @@ impl Index {
         let mut hits = Vec::with_capacity(count);
         // All batches are submitted before the first is waited for.
         let mut pending = Vec::new();
-        for batch in queries.chunks(MAX_QUERIES * self.dims) {
+        for batch in queries.chunks(self.most_queries(k) * self.dims) {
             let (rows, batch_count) = self.rows(batch)?;
             pending.push((batch_count, self.submit(&rows, batch_count, k)?));
         }
@@ -305,5 +306,12 @@ impl Index {
             }
         }
         Ok(hits)
+    }
+}
+
+fn check_k(k: usize) -> Result<()> {
+    match k {
+        1..=MAX_TOP => Ok(()),
+        _ => Err(Error::shape(format!("the best {k}: expected 1 to {MAX_TOP}"))),
     }
 }

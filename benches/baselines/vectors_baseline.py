@@ -48,10 +48,21 @@ def vectors(ids, dims):
 
 
 def samples(run):
-    """Nanoseconds of each run until its answer is on the host, after 0.8 seconds that warms up, three runs at least."""
+    """Nanoseconds of each run until its answer is on the host, after a second of products that clock the GPU up and a fifth of
+    a second of runs, three at least; and the peak of memory."""
     wait = torch.cuda.synchronize if CUDA else lambda: None
+    run()
+    if CUDA:
+        square = torch.randn(4096, 4096, device="cuda", dtype=torch.float16)
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < 1:
+            for _ in range(16):
+                square @ square
+            wait()
+        del square
+        torch.cuda.reset_peak_memory_stats()
     begun, runs = time.perf_counter(), 0
-    while runs < 3 or time.perf_counter() - begun < 0.8:
+    while runs < 3 or time.perf_counter() - begun < 0.2:
         run()
         runs += 1
     out = []
@@ -60,15 +71,16 @@ def samples(run):
         start = time.perf_counter_ns()
         run()
         out.append(time.perf_counter_ns() - start)
-    return out
+    return out, torch.cuda.max_memory_allocated() if CUDA else None
 
 
 def median(times):
     return sorted(times)[len(times) // 2]
 
 
-def say(suite, name, batch, n_prompt, times, check, **more):
-    memory = {"peak_memory_bytes": torch.cuda.max_memory_allocated()} if CUDA else {}
+def say(suite, name, batch, n_prompt, samples, check, **more):
+    times, peak = samples
+    memory = {"peak_memory_bytes": peak} if peak else {}
     print(json.dumps({"suite": suite, "name": name, "n_prompt": n_prompt, "n_gen": 0, "n_parallel": batch,
                       "avg_ns": median(times), "samples_ns": times, "check": check, **memory,
                       "note": f"torch {torch.__version__}, {str(DTYPE).removeprefix('torch.')}", **more}), flush=True)
@@ -98,12 +110,13 @@ def embed(folder, tokens, batch):
     texts = [text(i, tokens - 2) for i in range(batch)]
     with torch.inference_mode():
         check = verdict(from_tokens(model, ids[:4]), from_tokens(exact, ids[:4]))
-        times = samples(lambda: from_tokens(model, ids))
-        say("embed", "tokens", batch, tokens, times, check, texts_per_second=batch / median(times) * 1e9)
+        found = samples(lambda: from_tokens(model, ids))
+        say("embed", "tokens", batch, tokens, found, check, texts_per_second=batch / median(found[0]) * 1e9)
         check = verdict(from_texts(model, texts[:4]), from_texts(exact, texts[:4]))
         sizes = [size for size in (32, 128, 512) if size < batch or size == 32]
-        times = min((samples(lambda size=size: from_texts(model, texts, size)) for size in sizes), key=median)
-        say("embed", "texts", batch, tokens, times, check, texts_per_second=batch / median(times) * 1e9)
+        runs = (samples(lambda size=size: from_texts(model, texts, size)) for size in sizes)
+        found = min(runs, key=lambda run: median(run[0]))
+        say("embed", "texts", batch, tokens, found, check, texts_per_second=batch / median(found[0]) * 1e9)
 
 
 def search(shape, count, k=5):
@@ -122,8 +135,8 @@ def search(shape, count, k=5):
         exact = units @ queries[0]
         found, best = np.sort(exact[ids[0].numpy()]), np.sort(exact)[-k:]
         check = "ok" if np.abs(found - best).max() < 1e-3 else f"scores {found}, expected {best}"
-        times = samples(run)
-    say("search", f"top-{k}", count, 0, times, check, queries_per_second=count / median(times) * 1e9)
+        found = samples(run)
+    say("search", f"top-{k}", count, 0, found, check, queries_per_second=count / median(found[0]) * 1e9)
 
 
 if __name__ == "__main__":

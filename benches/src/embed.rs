@@ -5,7 +5,7 @@ use anygpu::Result;
 use anygpu::embed::{Embedded, Embedder, TextOptions, VectorStream};
 
 use crate::report::{ANYGPU, Report, Row};
-use crate::suite::{Clock, kernel_name, timed, warm};
+use crate::suite::{Clock, heat, kernel_name, timed, warm};
 
 /// The least cosine between a vector of the fast path and one of the plain path: f16 tiles are off by 2^-11 of each factor.
 pub const CHECK_COSINE: f64 = 0.999;
@@ -110,8 +110,8 @@ pub async fn run(
                     }
                 };
             }
-            embedder.context().memory().reset_peak();
-            let (first_ms, samples) = timed(settings.repeats, now, async || {
+            let context = embedder.context().clone();
+            let (first_ms, samples) = timed(&context, &report.environment, settings.repeats, now, async || {
                 let start = now();
                 let vectors = match case {
                     "tokens" => collect(embedder.stream_tokens(&ids), batch).await?,
@@ -169,6 +169,7 @@ async fn kernels(
     let texts = token_ids(batch, settings.tokens, embedder.config().vocab_size);
     let plan = embedder.plan_for(&texts.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
     let work = plan.work();
+    heat(embedder.context(), &report.environment, now).await?;
     warm(embedder.context(), &plan, now).await?;
     let repeats = settings.repeats.max(1);
     let mut groups: Vec<(String, f64, u64)> = Vec::new();

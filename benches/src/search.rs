@@ -6,7 +6,7 @@ use anygpu::search::{Hit, Index, Metric};
 use anygpu::{DType, Result};
 
 use crate::report::{ANYGPU, Report, Row};
-use crate::suite::{Clock, timed, warm};
+use crate::suite::{Clock, heat, timed, warm};
 
 /// What to measure.
 #[derive(Clone, Debug, PartialEq)]
@@ -135,8 +135,7 @@ pub async fn run(
                 check = check.filter(|check| check != "ok").or(Some(found));
             }
         }
-        context.memory().reset_peak();
-        let (_, samples) = timed(settings.repeats, now, async || {
+        let (_, samples) = timed(context, &report.environment, settings.repeats, now, async || {
             let start = now();
             let found = index.search(&queries, settings.k).await?;
             let ms = now() - start;
@@ -149,6 +148,7 @@ pub async fn run(
         let mut gpu_ms = None;
         if context.profile().features.timestamps {
             let plan = index.plan_for(&queries, settings.k)?;
+            heat(context, &report.environment, now).await?;
             warm(context, &plan, now).await?;
             for _ in 0..settings.repeats.max(1) {
                 let ms = plan.time(0).await?;

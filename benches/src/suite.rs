@@ -78,9 +78,12 @@ pub const SUITES: [&str; 7] = ["kernels", "load", "prefill", "decode", "batch", 
 /// A clock in milliseconds from any origin.
 pub type Clock<'a> = &'a (dyn Fn() -> f64 + Sync);
 
-/// Milliseconds of work ahead of what is timed: a GPU that waited for its host has clocked down, to a quarter and less, and takes
-/// its time to clock up again: an H100 between 200 and 400 ms.
-const WARM_MS: f64 = 800.0;
+/// Milliseconds of work of its own ahead of what is timed.
+const WARM_MS: f64 = 200.0;
+/// Milliseconds after which no further round of work is begun for a device to clock up.
+const HEAT_MS: f64 = 3000.0;
+/// Milliseconds of a round.
+const ROUND_MS: f64 = 10.0;
 
 /// Keeps the device busy with a plan for so long, once at least.
 pub(crate) async fn warm(context: &Context, plan: &Plan, now: Clock<'_>) -> Result<()> {
@@ -94,15 +97,38 @@ pub(crate) async fn warm(context: &Context, plan: &Plan, now: Clock<'_>) -> Resu
     }
 }
 
-/// Milliseconds of `run`'s first time, and of `repeats` times once it has kept the device busy for [`WARM_MS`]. `run` says
-/// how long it took.
+/// Multiplies matrices until the device does so at the rate that [`ceilings`] found: a GPU that waited for its host has clocked down,
+/// to a quarter and less, and short work with waits between may leave it there for a second and more. Nothing where there is no
+/// rate, or a CPU plays the GPU.
+pub(crate) async fn heat(context: &Context, environment: &Environment, now: Clock<'_>) -> Result<()> {
+    let Some(rate) = environment.matrix_operations_per_second.filter(|_| !is_small(environment)) else { return Ok(()) };
+    let plan = product(context, PRODUCT)?;
+    let begun = now();
+    while now() - begun < HEAT_MS {
+        // Without a wait between them.
+        let count = ROUND_MS * 1e-3 * rate / operations(PRODUCT);
+        (0..count.clamp(1.0, 64.0) as usize).for_each(|_| plan.replay(0));
+        let ms = plan.time_steps(0).await?.last().map_or(f64::INFINITY, |step| step.gpu_ms);
+        if operations(PRODUCT) / ms * 1e3 >= 0.9 * rate {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds of `run`'s first time, and of `repeats` times once the device is warm. `run` says how long it took. The peak of
+/// memory counts from there on.
 pub(crate) async fn timed(
+    context: &Context,
+    environment: &Environment,
     repeats: usize,
     now: Clock<'_>,
     mut run: impl AsyncFnMut() -> Result<f64>,
 ) -> Result<(f64, Vec<f64>)> {
-    let begun = now();
     let first_ms = run().await?;
+    heat(context, environment, now).await?;
+    context.memory().reset_peak();
+    let begun = now();
     let mut samples = Vec::with_capacity(repeats);
     while samples.len() < repeats {
         let warm = now() - begun >= WARM_MS;
@@ -593,7 +619,7 @@ async fn compare_tokens(plain: &mut Session, prompt: &[u32], tokens: &[u32]) -> 
 pub async fn ceilings(context: &Context, repeats: usize, environment: &mut Environment) -> Result<()> {
     let limit = context.profile().limits.max_binding_bytes.min(context.profile().limits.max_buffer_bytes);
     // Several times any cache on a GPU; little where a CPU plays one.
-    let small = environment.adapter.backend.as_deref().is_some_and(|b| b.contains("cpu"));
+    let small = is_small(environment);
     let bytes = limit.min(if small { 64 << 20 } else { 1 << 30 });
     let mut builder = Builder::new(context);
     let x = builder.activation(DType::F32, [bytes as usize / 4]);
@@ -602,24 +628,44 @@ pub async fn ceilings(context: &Context, repeats: usize, environment: &mut Envir
     let plan = builder.finish()?;
     let ms = best(&plan, repeats).await?;
     environment.copy_bytes_per_second = Some(2.0 * bytes as f64 / ms * 1e3);
-    let n = if small { 512 } else { 4096 };
-    let mut builder = Builder::new(context);
-    let w = builder.activation(DType::F16, [n, n]);
-    let x = builder.activation(DType::F32, [n, n]);
-    let y = builder.activation(DType::F32, [n, n]);
-    // Random factors: products of zeros can run faster than real ones.
-    builder.step("w", anygpu::kernels::synthetic::Synthetic { w: w.clone(), seed: 1 })?;
-    builder.step("x", anygpu::kernels::synthetic::Synthetic { w: x.clone(), seed: 2 })?;
-    let x = anygpu::kernels::q8::Activations::F32(x);
-    builder.step("product", Matmul { w, x, y, y_offset: 0, accumulate: false })?;
-    let plan = builder.finish()?;
-    plan.time_steps(0).await?;
+    let n = if small { 512 } else { PRODUCT };
+    let plan = product(context, n)?;
+    // What idled until now clocks up meanwhile: half a second of work without waits.
+    let first = plan.time_steps(0).await?.last().map_or(f64::INFINITY, |step| step.gpu_ms);
+    let count = if small { 0.0 } else { (500.0 / first).min(1000.0) };
+    (0..count as usize).for_each(|_| plan.replay(0));
     let mut ms = f64::INFINITY;
     for _ in 0..repeats {
         ms = ms.min(plan.time_steps(0).await?.last().map_or(f64::INFINITY, |step| step.gpu_ms));
     }
-    environment.matrix_operations_per_second = Some(2.0 * (n as f64).powi(3) / ms * 1e3);
+    environment.matrix_operations_per_second = Some(operations(n) / ms * 1e3);
     Ok(())
+}
+
+/// Rows and columns of the matrices whose product is timed.
+const PRODUCT: usize = 4096;
+
+/// Operations of a product of square matrices.
+fn operations(n: usize) -> f64 {
+    2.0 * (n as f64).powi(3)
+}
+
+/// Whether a CPU plays the GPU.
+fn is_small(environment: &Environment) -> bool {
+    environment.adapter.backend.as_deref().is_some_and(|backend| backend.contains("cpu"))
+}
+
+/// A product of square matrices, its last step. Random factors: products of zeros can run faster than real ones.
+fn product(context: &Context, n: usize) -> Result<Plan> {
+    let mut builder = Builder::new(context);
+    let w = builder.activation(DType::F16, [n, n]);
+    let x = builder.activation(DType::F32, [n, n]);
+    let y = builder.activation(DType::F32, [n, n]);
+    builder.step("w", anygpu::kernels::synthetic::Synthetic { w: w.clone(), seed: 1 })?;
+    builder.step("x", anygpu::kernels::synthetic::Synthetic { w: x.clone(), seed: 2 })?;
+    let x = anygpu::kernels::q8::Activations::F32(x);
+    builder.step("product", Matmul { w, x, y, y_offset: 0, accumulate: false })?;
+    builder.finish()
 }
 
 /// `matvec/blk.3/ffn_down` as `matvec ffn_down`.

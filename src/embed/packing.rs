@@ -11,7 +11,7 @@ const ROWS_A_TEXT: usize = 4;
 /// less than a fifth of the rows is idle, and of many rows, whose time they are most of, eighths; or `most` where that is enough.
 pub(super) fn bucket(rows: usize, texts: usize, most: usize) -> [usize; 2] {
     let wanted = rows.max(ROWS_A_TEXT * texts).max(LEAST_ROWS);
-    // 4 to 7 times a power of two, or 8 to 15 times.
+    // 5 to 8 times a power of two, or 9 to 16 times.
     let parts = if wanted > MANY_ROWS { 16 } else { 8 };
     let unit = (wanted.next_power_of_two() / parts).max(LEAST_ROWS / 4);
     let mut size = wanted.next_multiple_of(unit);

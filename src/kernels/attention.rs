@@ -28,6 +28,21 @@ pub struct Attention {
     pub scale: f32,
 }
 
+/// Keys that cooperative matrices take at a time.
+pub(super) const KEYS: usize = 32;
+
+/// Bytes of workgroup memory for attention by cooperative matrices: keys and values, scores and weights, each row with its padding.
+pub(super) fn tile_bytes(queries: usize, head_dim: usize) -> usize {
+    2 * KEYS * (2 * head_dim + 16) + queries * (4 * KEYS + 16 + 2 * KEYS + 16)
+}
+
+/// Whether heads divide into matrices. `attention/matrices.wgsl` names 16 of sums, of which larger heads than 128 would leave few
+/// registers; a row is shared by whole vectors of four keys.
+pub(super) fn is_whole(head_dim: usize, side: usize, subgroup: usize) -> bool {
+    let whole = head_dim.is_multiple_of(side) && head_dim <= 128 && head_dim <= 16 * side;
+    whole && (side..=KEYS / 4 * side).contains(&subgroup)
+}
+
 /// An unnormalised sum over some positions.
 #[derive(Clone, Debug)]
 pub(super) struct Part {

@@ -1,6 +1,7 @@
-//! `y = softmax(q · kᵀ · scale) · v` of packed texts, each row to all rows of its own text, in tiles of 64 rows with an
+//! `y = softmax(q · kᵀ · scale) · v` of packed texts, each row to all rows of its own text, in tiles of 32 or 64 rows with an
 //! online softmax (Dao et al. 2022, FlashAttention).
 
+use super::attention::{KEYS, is_whole, tile_bytes};
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read};
 use super::matmul::{cooperative, matrices};
@@ -14,9 +15,8 @@ use crate::profile::Profile;
 use crate::shader::{Flag, Spec, Target};
 use crate::tensor::Tensor;
 
-/// Keys that cooperative matrices take at a time, and subgroups that share them. (MiniLM's six layers with 64 texts of 128 tokens on
+/// Subgroups that share keys. (MiniLM's six layers with 64 texts of 128 tokens on
 /// an H100: 0.25 ms; teams of 2 the same, of 8 0.27, of 4 with 64 keys 0.34.)
-const KEYS: usize = 32;
 const TEAM: usize = 4;
 
 /// How the work is done on a device.
@@ -37,11 +37,11 @@ impl Unit {
         }
     }
 
-    /// Bytes of workgroup memory of the cooperative variant: keys and values, scores and weights, each row with its padding.
+    /// Bytes of workgroup memory.
     fn workgroup_bytes(self, head_dim: usize) -> usize {
         match self {
             Unit::Lanes { .. } => 16_384,
-            Unit::Cooperative { .. } => 2 * KEYS * (2 * head_dim + 16) + self.queries() * (4 * KEYS + 16 + 2 * KEYS + 16),
+            Unit::Cooperative { .. } => tile_bytes(self.queries(), head_dim),
         }
     }
 }
@@ -81,14 +81,10 @@ impl AttentionPacked {
         let Some((side, subgroup)) = cooperative(profile).filter(|_| self.f16) else { return lanes };
         let (side, subgroup) = (side as usize, subgroup as usize);
         let limits = &profile.limits;
-        // The shader names 16 matrices of sums, of which larger heads than 128 would leave few registers; a row is shared by
-        // whole vectors of four keys.
-        let whole = head_dim.is_multiple_of(side) && head_dim <= 128 && head_dim <= 16 * side;
-        let whole = whole && (side..=8 * side).contains(&subgroup);
         let unit = Unit::Cooperative { side, subgroup };
         let fits = unit.workgroup_bytes(head_dim) <= limits.max_workgroup_bytes as usize
             && TEAM * subgroup <= limits.max_workgroup_invocations as usize;
-        if whole && fits { unit } else { lanes }
+        if fits && is_whole(head_dim, side, subgroup) { unit } else { lanes }
     }
 }
 

@@ -1,7 +1,7 @@
 //! `y = softmax(q · kᵀ · scale, causal) · v`, in tiles of 32 to 128 queries and 32 or more keys with an online softmax (Dao
 //! et al. 2022, FlashAttention).
 
-use super::attention::{Attention, Shape};
+use super::attention::{Attention, KEYS, Shape, is_whole, tile_bytes};
 use super::attention_decode::{shapes, tolerance};
 use super::cache::PAGE;
 use super::host::Host;
@@ -39,9 +39,6 @@ params! {
     }
 }
 
-/// Keys that cooperative matrices take at a time.
-const KEYS: usize = 32;
-
 /// Subgroups that share keys, the most first: of twice as many, keys and values are read half as often, which is most of what this
 /// kernel waits for (7B's 32 layers on an H200: 2048 rows 12.9 to 9.8 ms, 512 rows 1.61 to 1.24 ms).
 const TEAMS: [usize; 2] = [8, 4];
@@ -71,10 +68,7 @@ impl Unit {
     fn workgroup_bytes(self, head_dim: usize) -> usize {
         match self {
             Unit::Lanes => 16384,
-            // Keys and values, scores and weights, each row with its padding.
-            Unit::Cooperative { .. } => {
-                2 * KEYS * (2 * head_dim + 16) + self.queries() * (4 * KEYS + 16 + 2 * KEYS + 16)
-            }
+            Unit::Cooperative { .. } => tile_bytes(self.queries(), head_dim),
         }
     }
 }
@@ -91,11 +85,7 @@ impl AttentionPrefill {
         // What quantises blocks of results is written for lanes.
         let usable = |_: &(u32, u32)| self.f16 && !self.y.is_q8();
         let Some((side, subgroup)) = cooperative(profile).filter(usable) else { return Unit::Lanes };
-        let tiles = head_dim / side as usize;
-        // The shader names 16 matrices of sums, of which larger heads than 128 would leave few registers; a row is shared by
-        // whole vectors of four keys.
-        let whole = head_dim.is_multiple_of(side as usize) && tiles <= 16 && head_dim <= 128;
-        let whole = whole && (side..=KEYS as u32 / 4 * side).contains(&subgroup);
+        let whole = is_whole(head_dim, side as usize, subgroup as usize);
         let limits = &profile.limits;
         let mut units = TEAMS.map(|team| Unit::Cooperative { side: side as usize, subgroup: subgroup as usize, team }).into_iter();
         let found = units.find(|unit| {

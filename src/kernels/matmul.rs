@@ -94,9 +94,9 @@ const FEW: usize = 768;
 const ENOUGH_FOR_ARITHMETIC: usize = 96;
 /// The same where reading `w` is most of the work, and more bytes under way are faster.
 const ENOUGH_FOR_READING: usize = 192;
-/// More rows than this have tiles of [`MANY_ROWS`].
+/// More rows than this have tiles of [`MANY_ROWS`] or [`FEW_ROUNDS`].
 const MANY: usize = 512;
-/// As many tiles of [`MANY_ROWS`] at least.
+/// As many tiles of [`MANY_ROWS`] at least; twice as many of [`FEW_ROUNDS`].
 const ENOUGH_OF_MANY: usize = 192;
 
 impl Shape {
@@ -417,7 +417,9 @@ pub fn cases() -> Vec<Case> {
     for (m, n) in narrow.into_iter().chain([(64, 12_300), (500, 3_085), (512, 3_072), (600, 6_540), (520, 9_860)]) {
         add(DType::F16, [m, n, 40], [20, 512].contains(&m), [0, 0]);
     }
+    // Few rounds with matrices of 16, and many with those of 8.
     add(DType::F16, [520, 9_860, 8], false, [0, 0]);
+    add(DType::F16, [520, 1_400, 800], false, [0, 0]);
     // Exact sums of bytes: only the order of the f32 sums over blocks differs.
     let mut add = |dtype: DType, [m, n, k]: [usize; 3], accumulate: bool, [y_offset, gap]: [usize; 2]| {
         let mut builder = CaseBuilder::new((m * n * k) as u64 + 2);
@@ -464,7 +466,6 @@ mod tests {
             ("h100", 512, 4096, cooperative, [128, 128, 64]),
             ("h100", 512, 22016, cooperative, [128, 128, 64]),
             ("h100", 1024, 4096, cooperative, [128, 128, 32]),
-            ("h100", 8192, 384, cooperative, [128, 128, 32]),
             ("h100", 1024, 1024, cooperative, [64, 128, 64]),
             ("h100", 512, 1024, cooperative, [64, 64, 128]),
             ("h100", 130, 12288, cooperative, [64, 128, 64]),
@@ -487,6 +488,11 @@ mod tests {
         ] {
             let shape = Shape::choose(&Profile::by_name(name).unwrap(), [m, n, 4096], unit == Unit::Bytes);
             assert_eq!((shape.unit, shape.tile), (unit, tile), "{name} {m}x{n}");
+        }
+        // MiniLM's: QKV, attention's output, up and down.
+        let h100 = Profile::by_name("h100").unwrap();
+        for (n, k, tile) in [(1152, 384, FEW_ROUNDS), (384, 384, MANY_ROWS), (1536, 384, FEW_ROUNDS), (384, 1536, MANY_ROWS)] {
+            assert_eq!(Shape::choose(&h100, [8192, n, k], false), Shape::cooperative(tile, 16, 32), "{n}x{k}");
         }
     }
 
@@ -537,8 +543,9 @@ mod tests {
         for profile in [software(true), Profile::by_name("h100").unwrap()] {
             let (side, subgroup) = cooperative(&profile).unwrap();
             let unit = Unit::Cooperative { side, subgroup };
+            let own = if side == 16 { &best::TILES_16[..] } else { &best::TILES_8 };
             let found: Vec<String> = cases().iter().map(|case| format!("{:?}", case.kernel.spec(&profile))).collect();
-            for (groups, parts, k) in [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS]].concat() {
+            for (groups, parts, k) in [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS, FEW_ROUNDS], own].concat() {
                 let wanted = [("GROUPS_M", groups[0]), ("GROUPS_N", groups[1]), ("GROUPS_K", groups[2])];
                 let wanted = wanted.into_iter().chain([("PARTS_M", parts[0]), ("PARTS_N", parts[1]), ("TILE_K", k)]);
                 let wanted: Vec<_> = wanted.map(|(name, value)| format!("{name:?}: U32({value})")).collect();

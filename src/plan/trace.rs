@@ -39,7 +39,9 @@ impl Plan {
             // Products bind the weight first and write the result.
             let result = bindings.iter().find(|binding| binding.access == crate::gpu::Access::Write);
             let operations = match (step.kernel.name(), bindings.first(), result) {
-                ("matmul" | "matvec", Some(w), Some(y)) => 2 * w.tensor.len() as u64 * y.tensor.rows() as u64,
+                ("matmul" | "matmul_best" | "matmul_swiglu" | "matvec", Some(w), Some(y)) => {
+                    2 * w.tensor.len() as u64 * y.tensor.rows() as u64
+                }
                 _ => 0,
             };
             StepWork { label: step.label.clone(), bound_bytes, operations }

@@ -2,11 +2,10 @@
 
 use half::slice::HalfFloatSliceExt as _;
 
-use super::{Index, part};
+use super::{Index, MAX_QUERIES, check_k, part};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::readback::Pending;
-use crate::kernels::Kernel as _;
 use crate::kernels::group_best::GroupBest;
 use crate::kernels::matmul::{Matmul, MatmulBest};
 use crate::kernels::q8::Activations;
@@ -31,8 +30,8 @@ pub(super) struct Ready {
     plan: Plan,
     /// `[queries, padded]`.
     input: Tensor,
-    /// The same as halves, where products take them, each query by a power of two: its largest number lies between 1 and 2.
-    halves: Option<Tensor>,
+    /// The same for products that choose groups, F32 or F16, each query by a power of two: see [`scaled`].
+    scaled: Option<Tensor>,
     /// `[queries, 1, k, 2]`.
     output: Tensor,
 }
@@ -60,29 +59,52 @@ impl Index {
         if let Storage::Buffer(buffer) = ready.input.storage() {
             self.context.write(buffer, 0, bytemuck::cast_slice(queries));
         }
-        if let Some(Storage::Buffer(buffer)) = ready.halves.as_ref().map(Tensor::storage) {
-            self.context.write(buffer, 0, bytemuck::cast_slice(&halves(queries, part::padded(self.dims))));
+        let Some(tensor) = &ready.scaled else { return };
+        let Storage::Buffer(buffer) = tensor.storage() else { return };
+        let scaled = scaled(queries, part::padded(self.dims));
+        if tensor.dtype() == DType::F16 {
+            let mut halves = vec![half::f16::ZERO; scaled.len()];
+            halves.convert_from_f32_slice(&scaled);
+            self.context.write(buffer, 0, bytemuck::cast_slice(&halves));
+        } else {
+            self.context.write(buffer, 0, bytemuck::cast_slice(&scaled));
         }
+    }
+
+    /// Queries that the largest plan takes: a power of two, whose keys of all groups and whose candidates fit bindings.
+    pub(super) fn most_queries(&self, k: usize) -> usize {
+        let groups: usize = self.used().map(|(_, part)| part.rows().div_ceil(GROUP)).sum();
+        let widest = (4 * groups).max(8 * GROUP * chosen(k));
+        let fit = self.context.profile().limits.max_binding_bytes as usize / widest;
+        MAX_QUERIES.min(fit.checked_ilog2().map_or(1, |log| 1 << log))
     }
 
     fn ready(&self, queries: usize, k: usize) -> Result<Ready> {
         let mut builder = Builder::new(&self.context);
         let padded = part::padded(self.dims);
         let input = upload_floats(&self.context, "queries", &vec![0.0; queries * padded], [queries, padded])?;
-        let (output, halves) = match queries {
+        let (output, scaled) = match queries {
             1 => (self.write_scan(&mut builder, &input, k)?, None),
             _ => self.write_matmul(&mut builder, &input, k)?,
         };
         builder.keep(&output);
-        Ok(Ready { queries, k, plan: builder.finish()?, input, halves, output })
+        Ok(Ready { queries, k, plan: builder.finish()?, input, scaled, output })
     }
 
-    /// The plan of a search for up to 64 queries, `[n, dims]`, at once, and its input: for timing and tracing.
+    /// The plan that these queries, `[n, dims]`, are searched for with, and its input: for timing and tracing.
     ///
     /// # Errors
-    /// As of [`Self::search`].
+    /// As of [`Self::search`]; `Shape` where they are none or more than one plan takes, or the index is empty.
     pub fn plan_for(&self, queries: &[f32], k: usize) -> Result<Plan> {
+        check_k(k)?;
         let (rows, count) = self.rows(queries)?;
+        let most = self.most_queries(k);
+        if self.is_empty() || !(1..=most).contains(&count) {
+            let vectors = self.len();
+            return Err(Error::shape(format!(
+                "{count} queries of {vectors} vectors, expected 1 to {most} of 1 or more"
+            )));
+        }
         let ready = self.ready(count.next_power_of_two(), k)?;
         self.fill(&ready, &rows);
         Ok(ready.plan)
@@ -113,33 +135,25 @@ impl Index {
         merge(builder, Candidates::Pairs(reshaped(&y, [1, groups * k, 2])?), k)
     }
 
-    /// Products of all rows choose groups of them, and their rows are candidates anew. Returns what halves of queries go to, too.
+    /// Products of all rows choose groups of them, and their rows are candidates anew. Returns what scaled queries go to, too.
     fn write_matmul(&self, builder: &mut Builder, x: &Tensor, k: usize) -> Result<(Tensor, Option<Tensor>)> {
         let queries = x.rows();
-        // The best k rows lie in the k best groups.
-        let chosen = (k + MARGIN).min(MAX_TOP);
+        let chosen = chosen(k);
         let groups = self.used().map(|(_, part)| part.rows().div_ceil(GROUP)).sum();
         let keys = builder.activation(DType::U32, [queries, groups]);
-        let mut halves = None;
+        let fused = MatmulBest::runs_with(builder.profile(), queries);
+        let dtype = if fused { DType::F16 } else { DType::F32 };
+        let words = if fused { x.len() / 2 } else { x.len() };
+        let words = upload_words(&self.context, "scaled queries", &vec![0; words], [words])?;
+        let scaled = Tensor::new(words.storage().clone(), 0, dtype, x.shape());
         for (first, part) in self.used() {
             // All parts but the last one are full, of whole groups.
             let first_group = first as usize / GROUP;
-            let (w, removed) = (part.tensor(), part.removed_tensor());
-            let half = Tensor::new(x.storage().clone(), 0, DType::F16, x.shape());
-            let fused = MatmulBest { w, x: half, removed, y: keys.clone(), first_group };
-            if fused.runs_on(builder.profile()) {
-                let x = match &halves {
-                    Some(halves) => Tensor::clone(halves),
-                    None => {
-                        let words =
-                            upload_words(&self.context, "halves of queries", &vec![0; x.len() / 2], [x.len() / 2])?;
-                        Tensor::new(words.storage().clone(), 0, DType::F16, x.shape())
-                    }
-                };
-                halves = Some(x.clone());
-                builder.step("groups", MatmulBest { x, ..fused })?;
+            if fused {
+                let (w, x, removed, y) = (part.tensor(), scaled.clone(), part.removed_tensor(), keys.clone());
+                builder.step("groups", MatmulBest { w, x, removed, y, first_group })?;
             } else {
-                self.write_scores(builder, x, part, &keys, first_group)?;
+                self.write_scores(builder, &scaled, part, &keys, first_group)?;
             }
         }
         let best = merge(builder, Candidates::Keys(keys), chosen)?;
@@ -150,7 +164,7 @@ impl Index {
             let (w, removed, first_group) = (part.tensor(), part.removed_tensor(), first / GROUP as u32);
             builder.step("rescore", Rescore { w, x, removed, chosen, y, first_group })?;
         }
-        Ok((merge(builder, Candidates::Pairs(pairs), k)?, halves))
+        Ok((merge(builder, Candidates::Pairs(pairs), k)?, Some(scaled)))
     }
 
     /// The keys of a part's groups by way of all its scores.
@@ -179,18 +193,21 @@ impl Index {
     }
 }
 
-/// Queries as halves, each by a power of two so that its largest lies between 1 and 2: what is the best by them stays it, and none
-/// is beyond f16.
-fn halves(queries: &[f32], padded: usize) -> Vec<half::f16> {
+/// Groups that are chosen for the best `k` rows, which lie in the k best groups.
+fn chosen(k: usize) -> usize {
+    (k + MARGIN).min(MAX_TOP)
+}
+
+/// Each query by a power of two so that its largest number lies between 1 and 2: what is the best by them stays it, and halves hold
+/// them.
+fn scaled(queries: &[f32], padded: usize) -> Vec<f32> {
     let mut scaled = Vec::with_capacity(queries.len());
     for query in queries.chunks_exact(padded) {
         let largest = query.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let scale = if largest >= f32::MIN_POSITIVE { (-largest.log2().floor()).exp2() } else { 1.0 };
         scaled.extend(query.iter().map(|value| value * scale));
     }
-    let mut halves = vec![half::f16::ZERO; scaled.len()];
-    halves.convert_from_f32_slice(&scaled);
-    halves
+    scaled
 }
 
 /// Chooses the best `k` of each query's candidates, in as many steps as it takes, `[queries, 1, k, 2]`.

@@ -106,6 +106,30 @@ fn search_without_cooperative_matrices_equals_exact_search() {
     equals_exact_search(&context(|profile| profile.cooperative_matrices.clear()));
 }
 
+/// More queries than a plan takes, several parts, and parts whose scores are written in pieces.
+#[test]
+fn many_queries_over_parts_in_pieces() {
+    let (dims, dtype, metric) = (32, DType::F16, Metric::Cosine);
+    let context = context(|profile| {
+        profile.limits.max_binding_bytes = 128 << 10;
+        profile.cooperative_matrices.clear();
+    });
+    let vectors = vectors(6, 5000, dims);
+    let truth = Truth::new(dtype, metric, dims, &vectors);
+    let mut index = filled(&context, &truth, &vectors);
+    assert_eq!(index.parts.len(), 3);
+    let queries = self::vectors(7, 65, dims);
+    for k in [1, 256] {
+        let hits = pollster::block_on(index.search(&queries, k)).unwrap();
+        assert_eq!(hits.len(), 65);
+        queries.chunks_exact(dims).zip(&hits).for_each(|(query, hits)| truth.check(query, k, hits));
+    }
+    for (count, k) in [(0, 5), (65, 5), (1, 0)] {
+        let error = index.plan_for(&queries[..count * dims], k).map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Shape, "{error}");
+    }
+}
+
 /// More groups hold the best score than are chosen: the lowest ids are found.
 #[test]
 fn equal_scores_go_by_the_lowest_id() {
@@ -140,10 +164,14 @@ fn equals_exact_search(context: &Context) {
             let hits = pollster::block_on(index.search(one, k)).unwrap();
             truth.check(one, k, &hits[0]);
         }
-        let hits = pollster::block_on(index.search(&queries, 7)).unwrap();
-        assert_eq!(hits.len(), 5);
-        for (query, hits) in queries.chunks_exact(dims).zip(&hits) {
-            truth.check(query, 7, hits);
+        // What f16 does not hold is searched for as well.
+        for scale in [1.0, 1e-7, 1e6] {
+            let queries: Vec<f32> = queries.iter().map(|value| value * scale).collect();
+            let hits = pollster::block_on(index.search(&queries, 7)).unwrap();
+            assert_eq!(hits.len(), 5);
+            for (query, hits) in queries.chunks_exact(dims).zip(&hits) {
+                truth.check(query, 7, hits);
+            }
         }
     }
 }

@@ -15,9 +15,9 @@ use crate::shader::{Flag, Spec};
 use crate::tensor::Tensor;
 
 /// For at most one matrix of rows, two, and more. Four subgroups with one or two groups of rows of `w` each, so that none is shared.
-const TILES_16: [CooperativeTile; 3] = [([1, 4, 1], [1, 4], 64), ([1, 4, 1], [2, 4], 64), ([2, 2, 1], [2, 2], 64)];
+pub(super) const TILES_16: [CooperativeTile; 3] = [([1, 4, 1], [1, 4], 64), ([1, 4, 1], [2, 4], 64), ([2, 2, 1], [2, 2], 64)];
 /// The same with sides of 8.
-const TILES_8: [CooperativeTile; 3] = [([1, 4, 1], [1, 4], 64), ([1, 4, 1], [2, 4], 64), ([2, 2, 1], [4, 4], 64)];
+pub(super) const TILES_8: [CooperativeTile; 3] = [([1, 4, 1], [1, 4], 64), ([1, 4, 1], [2, 4], 64), ([2, 2, 1], [4, 4], 64)];
 
 /// The best product of every group of rows, on cooperative matrices.
 #[derive(Clone, Debug)]
@@ -35,15 +35,22 @@ pub struct MatmulBest {
 }
 
 impl MatmulBest {
-    fn shape(&self, profile: &Profile) -> Option<Shape> {
+    /// Whether a device can run it for so many rows of `x`.
+    pub(crate) fn runs_with(profile: &Profile, rows: usize) -> bool {
+        Self::shape_for(profile, rows).is_some()
+    }
+
+    fn shape_for(profile: &Profile, rows: usize) -> Option<Shape> {
         let (side, subgroup) = cooperative(profile)?;
-        let [one, two, more] = if side == 16 { TILES_16 } else { TILES_8 };
-        let tile = match self.x.rows().div_ceil(side as usize) {
-            0..=1 => one,
-            2 => two,
-            _ => more,
-        };
-        Some(Shape::cooperative(tile, side, subgroup)).filter(|shape| shape.fits(&profile.limits))
+        let tiles = if side == 16 { TILES_16 } else { TILES_8 };
+        // The last of them takes the least memory.
+        let shapes = tiles.into_iter().skip(rows.div_ceil(side as usize).clamp(1, 3) - 1);
+        let mut shapes = shapes.map(|tile| Shape::cooperative(tile, side, subgroup));
+        shapes.find(|shape| shape.fits(&profile.limits))
+    }
+
+    fn shape(&self, profile: &Profile) -> Option<Shape> {
+        Self::shape_for(profile, self.x.rows())
     }
 
     fn product(&self) -> Matmul {

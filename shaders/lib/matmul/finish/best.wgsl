@@ -9,6 +9,8 @@ const GROUP = 32u; // rows of w, and bits of a word
 const HELD = (FOURS + SUBGROUP - 1u) / SUBGROUP; // vectors of an invocation
 const SHARED = SIDE / 4u; // neighbours that hold a row of a matrix
 
+const_assert GROUPS_K == 1u && PARTS_N * SIDE % GROUP == 0u;
+
 alias Best = array<u32, HELD>;
 
 // Rows past the last one repeat it, and are no candidates.
