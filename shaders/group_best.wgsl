@@ -13,8 +13,6 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<u32>; // y[Q, groups]
 @group(0) @binding(15) var<uniform> params: Params;
 
-const GROUP = 32u; // rows, and bits of a word
-
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
     let first = id.x * GROUP;

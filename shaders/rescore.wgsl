@@ -17,9 +17,6 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<vec2<u32>>; // y[Q, count, 32] = (key, row)
 @group(0) @binding(15) var<uniform> params: Params;
 
-const GROUP = 32u; // rows, and bits of a word
-const NONE = vec2<u32>(0u, 0xffffffffu);
-
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let pair = chosen[group.y * params.count + group.x / GROUP];

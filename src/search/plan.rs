@@ -85,7 +85,10 @@ impl Index {
         let input = upload_floats(&self.context, "queries", &vec![0.0; queries * padded], [queries, padded])?;
         let (output, scaled) = match queries {
             1 => (self.write_scan(&mut builder, &input, k)?, None),
-            _ => self.write_matmul(&mut builder, &input, k)?,
+            _ => {
+                let (output, scaled) = self.write_matmul(&mut builder, &input, k)?;
+                (output, Some(scaled))
+            }
         };
         builder.keep(&output);
         Ok(Ready { queries, k, plan: builder.finish()?, input, scaled, output })
@@ -136,7 +139,7 @@ impl Index {
     }
 
     /// Products of all rows choose groups of them, and their rows are candidates anew. Returns what scaled queries go to, too.
-    fn write_matmul(&self, builder: &mut Builder, x: &Tensor, k: usize) -> Result<(Tensor, Option<Tensor>)> {
+    fn write_matmul(&self, builder: &mut Builder, x: &Tensor, k: usize) -> Result<(Tensor, Tensor)> {
         let queries = x.rows();
         let chosen = chosen(k);
         let groups = self.used().map(|(_, part)| part.rows().div_ceil(GROUP)).sum();
@@ -164,7 +167,7 @@ impl Index {
             let (w, removed, first_group) = (part.tensor(), part.removed_tensor(), first / GROUP as u32);
             builder.step("rescore", Rescore { w, x, removed, chosen, y, first_group })?;
         }
-        Ok((merge(builder, Candidates::Pairs(pairs), k)?, Some(scaled)))
+        Ok((merge(builder, Candidates::Pairs(pairs), k)?, scaled))
     }
 
     /// The keys of a part's groups by way of all its scores.

@@ -1,3 +1,8 @@
+// Candidates of a search: a key, which is larger for what is better, and an id.
+
+const GROUP = 32u; // consecutive rows that are chosen together, and bits of a word of `removed`
+const NONE = vec2<u32>(0u, 0xffffffffu); // no candidate, worse than all
+
 // A number that grows with the score, 0 for NaN, which is never among the best. Both zeros are one.
 fn key_of(score: f32) -> u32 {
     let bits = bitcast<u32>(score);

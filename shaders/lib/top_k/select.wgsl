@@ -11,9 +11,7 @@
 
 #import top_k/key
 
-// Key and id. No candidate: NONE, worse than all.
-alias Held = array<vec2<u32>, HELD>;
-const NONE = vec2<u32>(0u, 0xffffffffu);
+alias Held = array<vec2<u32>, HELD>; // keys and ids
 
 var<workgroup> keys: array<u32, SORTED>;
 var<workgroup> ids: array<u32, SORTED>;

@@ -1,22 +1,17 @@
 // Of every 32 rows of w the best key of their products, of those that are not removed: y[M, y_stride] from y_offset on.
+#import matmul/in_order
 #import top_k/key
 
 @group(0) @binding(2) var<storage, read> removed: array<u32>; // removed[N / 32], a bit a row
 const OUTPUT: u32 = 3u;
 @group(0) @binding(OUTPUT) var<storage, read_write> y: array<u32>; // y[M, y_stride]
 
-const GROUP = 32u; // rows of w, and bits of a word
 const HELD = (FOURS + SUBGROUP - 1u) / SUBGROUP; // vectors of an invocation
 const SHARED = SIDE / 4u; // neighbours that hold a row of a matrix
 
 const_assert GROUPS_K == 1u && PARTS_N * SIDE % GROUP == 0u;
 
 alias Best = array<u32, HELD>;
-
-// Rows past the last one repeat it, and are no candidates.
-fn row_of(n0: u32, r: u32) -> u32 {
-    return min(n0 + r, params.n - 1u);
-}
 
 // The rows of group n / 32 that are no candidates, a bit each.
 fn gone(n: u32) -> u32 {

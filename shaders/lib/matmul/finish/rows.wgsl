@@ -1,9 +1,6 @@
-// A column of y for each row of w, in order. Rows past the last one repeat it.
+// A column of y for each row of w, in order.
+#import matmul/in_order
 #import matmul/write
-
-fn row_of(n0: u32, r: u32) -> u32 {
-    return min(n0 + r, params.n - 1u);
-}
 
 fn columns() -> u32 {
     return params.n;
