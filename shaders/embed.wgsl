@@ -10,7 +10,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> w: array<vec4<u32>>; // w[count, K] packed
 @group(0) @binding(1) var<storage, read> ids: array<u32>; // ids[M, id_stride]
-@group(0) @binding(2) var<storage, read_write> y: array<f32>; // y[M, COLS]
+@group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>; // y[M, COLS / 4]
 @group(0) @binding(15) var<uniform> params: Params;
 
 @compute @workgroup_size(WORKGROUP)
@@ -27,10 +27,10 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(num_workgroups) g
         return;
     }
     let values = weights_block(from_row * ROW_VEC4, block);
-    for (var i = 0u; i < 32u; i++) {
-        let col = 32u * block + i;
-        if col < COLS {
-            y[row * COLS + col] = values[i / 4u][i % 4u];
+    for (var i = 0u; i < 8u; i++) {
+        let at = 8u * block + i;
+        if at < COLS / 4u {
+            y[row * (COLS / 4u) + at] = values[i];
         }
     }
 }

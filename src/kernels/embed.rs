@@ -22,7 +22,7 @@ pub struct Embed {
     pub first: usize,
     /// `ids[M, stride]`: the first word of each row is the number.
     pub ids: Tensor,
-    /// `y[M, cols]`, cols at most K.
+    /// `y[M, cols]`, cols at most K, a multiple of 4.
     pub y: Tensor,
 }
 
@@ -40,6 +40,7 @@ impl Kernel for Embed {
         expect("embed", padded == layout::padded_cols(self.w.dtype(), cols) && padded.is_multiple_of(32), || {
             format!("w has {padded} columns, expected {cols} padded to a multiple of 32")
         })?;
+        expect("embed", cols.is_multiple_of(4), || format!("y has {cols} columns, expected a multiple of 4"))?;
         expect("embed", self.ids.rows() == self.y.rows(), || {
             format!("{} ids, expected {}", self.ids.rows(), self.y.rows())
         })
