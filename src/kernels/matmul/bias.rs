@@ -79,8 +79,9 @@ pub(super) fn cases() -> Vec<Case> {
         (DType::Q8_0, [33, 65, 64], [4, 0], false, false),
         (DType::F16, [7, 24_600, 40], [0, 0], true, false),
         (DType::F16, [130, 200, 64], [8, 16], true, true),
-        // Few rounds.
+        // Few rounds, in wide tiles and in narrow ones.
         (DType::F16, [520, 9_888, 8], [0, 0], false, true),
+        (DType::F16, [520, 4_928, 8], [0, 0], true, true),
         (DType::Q8_0, [20, 64, 64], [0, 0], false, true),
     ] {
         let mut builder = CaseBuilder::new((m * n * k) as u64 + 1);
