@@ -499,10 +499,17 @@ fn attend(q: ptr<function, Queries>, o: ptr<function, Sums>, softmax: ptr<functi
     var held: array<vec4<f32>, HELD>;
     var best = LOWEST;
     for (var i = 0u; i < HELD; i++) {
-        let column = way + i * WAYS;
-        let at = vec4<u32>(key + 4u * column) + vec4<u32>(0u, 1u, 2u, 3u);
-        let inside = (at >= vec4<u32>(begin)) & (at < vec4<u32>(end));
-        held[i] = select(vec4<f32>(LOWEST), scores[own * S_PITCH + column], inside);
+        held[i] = scores[own * S_PITCH + way + i * WAYS];
+    }
+    // Of most tiles all keys are those of all rows.
+    if !subgroupAll(key >= begin && key + KEYS <= end) {
+        for (var i = 0u; i < HELD; i++) {
+            let at = vec4<u32>(key + 4u * (way + i * WAYS)) + vec4<u32>(0u, 1u, 2u, 3u);
+            let inside = (at >= vec4<u32>(begin)) & (at < vec4<u32>(end));
+            held[i] = select(vec4<f32>(LOWEST), held[i], inside);
+        }
+    }
+    for (var i = 0u; i < HELD; i++) {
         best = max(best, max(max(held[i].x, held[i].y), max(held[i].z, held[i].w)));
     }
     for (var distance = 1u; distance < WAYS; distance <<= 1u) {
@@ -516,8 +523,10 @@ fn attend(q: ptr<function, Queries>, o: ptr<function, Sums>, softmax: ptr<functi
         top = best;
     }
     var total = (*softmax).total * rescale;
+    // Where a row has no key yet, 2^LOWEST is 0 and not 2^0.
+    let base = select(top, 0.0, top == LOWEST);
     for (var i = 0u; i < HELD; i++) {
-        let p = vec4<f16>(select(vec4<f32>(0.0), exp2(held[i] - top), held[i] > vec4<f32>(LOWEST)));
+        let p = vec4<f16>(exp2(held[i] - base));
         // Of the rounded weights, so that they add up to one.
         total += dot(vec4<f32>(p), vec4<f32>(1.0));
         weights[own * P_PITCH + way + i * WAYS] = p;
