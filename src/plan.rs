@@ -23,11 +23,12 @@
 //! # Ok::<(), anygpu::Error>(()) }).unwrap();
 //! ```
 
+mod ahead;
 pub mod builder;
 pub mod memory;
 pub mod trace;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::gpu::{Buffer, Context, Pipeline};
 use crate::kernels::Kernel;
@@ -54,6 +55,8 @@ pub struct Plan {
     activations: memory::Places,
     /// Held so that the memory counts as long as the plan lives.
     _params: Buffer,
+    /// The next replay that is read, where there was one.
+    ahead: Mutex<Option<ahead::Ahead>>,
 }
 
 impl Plan {

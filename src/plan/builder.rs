@@ -1,6 +1,7 @@
 //! [`Builder`]: models write their steps through it.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
 
 use super::memory::{Life, Places, Scratch};
 use super::{Plan, Step};
@@ -231,6 +232,6 @@ impl Builder {
             bound.push(Step { label, kernel, pipeline, group });
         }
         context.check()?;
-        Ok(Plan { context, profile, steps: bound, activations, _params: params_buffer })
+        Ok(Plan { context, profile, steps: bound, activations, _params: params_buffer, ahead: Mutex::default() })
     }
 }

@@ -3,12 +3,8 @@
 use super::Plan;
 use crate::error::{Error, Result};
 use crate::gpu::Buffer;
-use crate::gpu::readback::Pending;
 use crate::gpu::timing::Timestamps;
 use crate::tensor::{Storage, Tensor};
-
-/// Steps submitted ahead of the rest of a plan that is read.
-const EARLY: usize = 8;
 
 /// A step's label and its time on the GPU.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,26 +114,7 @@ impl Plan {
         Ok(written)
     }
 
-    /// Replays the plan once and copies a kept tensor right behind it, to be waited for later: replays that follow may
-    /// overwrite it.
-    ///
-    /// # Errors
-    /// `Shape` where the tensor is not of this plan.
-    pub(crate) fn replay_and_read(&self, context: usize, tensor: &Tensor) -> Result<Pending> {
-        let buffer = self.buffer(tensor)?;
-        // Of a long plan the device begins with the first steps while the host encodes the others.
-        let (first, rest) = self.steps.split_at(if self.steps.len() > 2 * EARLY { EARLY } else { 0 });
-        if !first.is_empty() {
-            self.submit(first, context);
-        }
-        let mut encoder = self.context.encoder();
-        self.record(&mut encoder, rest, context);
-        let readback = self.context.record_read(&mut encoder, buffer, tensor.offset(), tensor.bytes());
-        let submission = self.context.submit(encoder);
-        Ok(readback.submitted(submission))
-    }
-
-    fn buffer<'a>(&'a self, tensor: &'a Tensor) -> Result<&'a Buffer> {
+    pub(super) fn buffer<'a>(&'a self, tensor: &'a Tensor) -> Result<&'a Buffer> {
         let buffer = match tensor.storage() {
             Storage::Buffer(buffer) => Some(buffer),
             Storage::Activation(id) => self.activations.buffer(*id),
