@@ -1,5 +1,4 @@
-// x = layer_norm(x + add) * weight + bias, in place, one workgroup a row; where asked for the same as halves beside it. A
-// row stays in registers between the sums.
+// layer_norm(row) * weight + bias, one workgroup a row, which stays in registers between the sums.
 #import reduce
 
 struct Params {
@@ -7,18 +6,15 @@ struct Params {
     eps: f32,
 }
 
-@group(0) @binding(0) var<storage, read> add: array<vec4<f32>>; // add[P, K]
-@group(0) @binding(1) var<storage, read> rows: array<vec4<u32>>; // rows[M] = (token, position, start, end)
-@group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>; // weight[K]
-@group(0) @binding(3) var<storage, read> bias: array<vec4<f32>>; // bias[K]
-@group(0) @binding(4) var<storage, read_write> x: array<vec4<f32>>; // x[M, K]
+@group(0) @binding(0) var<storage, read> weight: array<vec4<f32>>; // weight[K]
+@group(0) @binding(1) var<storage, read> bias: array<vec4<f32>>; // bias[K]
 @group(0) @binding(15) var<uniform> params: Params;
-
-const OUTPUT: u32 = 5u;
-#import output
 
 const VECTORS = K / 4u;
 const HELD = (VECTORS + WORKGROUP - 1u) / WORKGROUP;
+
+// row_at(row, at): what is normalised; put(index, value): where it goes.
+#import row
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
@@ -27,16 +23,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if row >= params.rows {
         return;
     }
-    var added = 0u;
-    if BY_POSITION {
-        added = rows[row].y * VECTORS;
-    }
     var held: array<vec4<f32>, HELD>;
     var sum = 0.0;
     for (var i = 0u; i < HELD; i++) {
         let at = lane + i * WORKGROUP;
         if VECTORS % WORKGROUP == 0u || at < VECTORS {
-            held[i] = x[row * VECTORS + at] + add[added + at];
+            held[i] = row_at(row, at);
             sum += dot(held[i], vec4<f32>(1.0));
         }
     }
@@ -52,9 +44,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var i = 0u; i < HELD; i++) {
         let at = lane + i * WORKGROUP;
         if VECTORS % WORKGROUP == 0u || at < VECTORS {
-            let value = held[i] * scale * weight[at] + bias[at];
-            x[row * VECTORS + at] = value;
-            put_vector(row * VECTORS + at, value);
+            put(row * VECTORS + at, held[i] * scale * weight[at] + bias[at]);
         }
     }
 }

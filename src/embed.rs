@@ -302,17 +302,18 @@ impl Compute for Embedder {
 
 /// Writes texts where a plan takes them from.
 fn fill(context: &Context, phase: &Phase, ports: &Ports, parts: &[&[u32]]) -> Result<()> {
-    let words = crate::kernels::packed::pack(parts, phase.rows)
+    let mut words = crate::kernels::packed::pack(parts, phase.rows)
         .ok_or_else(|| Error::shape(format!("texts of more than {} tokens together", phase.rows)))?;
-    let mut places = Vec::with_capacity(2 * phase.texts);
+    let texts = ports.texts.offset() as usize / 4;
+    words.resize(texts, 0);
     let mut start = 0;
     for part in parts {
-        places.extend([start, part.len() as u32]);
+        words.extend([start, part.len() as u32]);
         start += part.len() as u32;
     }
-    places.resize(2 * phase.texts, 0);
+    words.resize(texts + 2 * phase.texts, 0);
+    // One write for both, which takes the host as long as a few steps.
     context.write(port(&ports.rows)?, 0, bytemuck::cast_slice(&words));
-    context.write(port(&ports.texts)?, 0, bytemuck::cast_slice(&places));
     Ok(())
 }
 

@@ -1,34 +1,63 @@
-//! `x[m] = (x[m] + add[p] - mean) / sqrt(variance + eps) · weight + bias`, in place (Ba, Kiros and Hinton 2016), where `p` is
-//! the row's position, or 0 for all rows: a bias, or the embeddings of positions, goes in without a dispatch of its own.
+//! `x[m] = (x[m] + add[m] - mean) / sqrt(variance + eps) · weight + bias`, in place (Ba, Kiros and Hinton 2016). What is added
+//! is a row of a table, so that a bias, or the embeddings of positions, goes in without a dispatch of its own; or, with
+//! everything in halves, what a product gave.
 
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, linear_grid, read, write};
 use super::packed::{self, PackedRow};
 use super::q8::Activations;
 use super::testing::{Case, CaseBuilder, Compare};
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::params;
 use crate::profile::Profile;
 use crate::shader::{Flag, Spec, Target};
 use crate::tensor::Tensor;
 
-/// Layer normalisation of each row, after adding a row of a table.
+/// Layer normalisation of each row, after something is added to it.
 #[derive(Clone, Debug)]
 pub struct LayerNorm {
-    /// `add[P, K]`: the row at a row's position is added to it; with P = 1 the same to all.
-    pub add: Tensor,
-    /// `rows[M, 4]`: see [`packed`]. Positions are below P.
-    pub rows: Tensor,
+    /// The rows and what is added to them.
+    pub sum: Sum,
     /// `weight[K]`.
     pub weight: Tensor,
     /// `bias[K]`.
     pub bias: Tensor,
-    /// `x[M, K]`, read and overwritten; K a multiple of 4.
-    pub x: Tensor,
-    /// `halves[M, K]`: the same in f16, for matrix products that round their input to it; K a multiple of 32.
-    pub halves: Option<Tensor>,
     /// Added to the variance.
     pub eps: f32,
+}
+
+/// Rows and what is added to them; K is a multiple of 4.
+#[derive(Clone, Debug)]
+pub enum Sum {
+    /// In f32.
+    Floats {
+        /// `x[M, K]`, read and overwritten.
+        x: Tensor,
+        /// `add[P, K]`: the row at a row's position is added to it; with P = 1 the same to all.
+        add: Tensor,
+        /// `rows[M, 4]`: see [`packed`]. Positions are below P.
+        rows: Tensor,
+        /// `halves[M, K]`: the result in f16 as well, for matrix products that round their input to it; K a multiple of 32.
+        halves: Option<Tensor>,
+    },
+    /// In f16, K a multiple of 32.
+    Halves {
+        /// `x[M, K]`, read and overwritten.
+        x: Tensor,
+        /// `y[M, K]`, added to it.
+        y: Tensor,
+        /// `floats[M, K]`: the result in f32 as well.
+        floats: Option<Tensor>,
+    },
+}
+
+impl Sum {
+    fn x(&self) -> &Tensor {
+        match self {
+            Sum::Floats { x, .. } | Sum::Halves { x, .. } => x,
+        }
+    }
 }
 
 params! {
@@ -46,64 +75,99 @@ impl Kernel for LayerNorm {
     }
 
     fn check(&self) -> Result<()> {
-        let (rows, cols) = (self.x.rows(), self.x.cols());
-        expect("layer_norm", cols.is_multiple_of(4) && cols > 0, || {
-            format!("rows of {cols}, expected a multiple of 4")
-        })?;
-        expect_shape("layer_norm", "rows", self.rows.shape(), &[rows, 4])?;
-        expect_shape("layer_norm", "weight", self.weight.shape(), &[cols])?;
-        expect_shape("layer_norm", "bias", self.bias.shape(), &[cols])?;
-        expect_shape("layer_norm", "add", self.add.shape(), &[self.add.rows(), cols])?;
-        if let Some(halves) = &self.halves {
-            Activations::F16(halves.clone()).check("layer_norm", "halves", rows, cols)?;
+        let name = self.name();
+        let (count, cols) = (self.sum.x().rows(), self.sum.x().cols());
+        expect(name, cols.is_multiple_of(4) && cols > 0, || format!("rows of {cols}, expected a multiple of 4"))?;
+        expect_shape(name, "weight", self.weight.shape(), &[cols])?;
+        expect_shape(name, "bias", self.bias.shape(), &[cols])?;
+        let in_halves = |argument: &str, tensor: &Tensor| {
+            expect(name, tensor.dtype() == DType::F16, || format!("{argument} is {}, expected F16", tensor.dtype()))?;
+            Activations::F16(tensor.clone()).check(name, argument, count, cols)
+        };
+        match &self.sum {
+            Sum::Floats { x, add, rows, halves } => {
+                expect(name, x.dtype() == DType::F32, || format!("x is {}, expected F32", x.dtype()))?;
+                expect_shape(name, "rows", rows.shape(), &[count, 4])?;
+                expect_shape(name, "add", add.shape(), &[add.rows(), cols])?;
+                halves.as_ref().map_or(Ok(()), |halves| in_halves("halves", halves))?;
+            }
+            Sum::Halves { x, y, floats } => {
+                in_halves("x", x)?;
+                in_halves("y", y)?;
+                floats.as_ref().map_or(Ok(()), |floats| expect_shape(name, "floats", floats.shape(), &[count, cols]))?;
+            }
         }
-        expect("layer_norm", self.eps >= 0.0, || format!("eps {}: expected a number from 0", self.eps))
+        expect(name, self.eps >= 0.0, || format!("eps {}: expected a number from 0", self.eps))
     }
 
     fn spec(&self, profile: &Profile) -> Spec {
+        let cols = self.sum.x().cols();
         let spec = Spec::new("layer_norm", Target::of(profile))
-            .constant("K", self.x.cols() as u32)
-            .constant("BY_POSITION", self.add.rows() > 1)
-            .constant("WORKGROUP", workgroup(self.x.cols()))
-            .slot("output", if self.halves.is_some() { "output/f16" } else { "output/none" })
+            .constant("K", cols as u32)
+            .constant("WORKGROUP", workgroup(cols))
             .trusted();
+        let spec = match &self.sum {
+            Sum::Floats { add, halves, .. } => spec
+                .constant("BY_POSITION", add.rows() > 1)
+                .slot("row", "layer_norm/floats")
+                .slot("output", if halves.is_some() { "output/f16" } else { "output/none" }),
+            Sum::Halves { floats, .. } => spec
+                .slot("row", "layer_norm/halves")
+                .slot("output", if floats.is_some() { "output/f32" } else { "output/none" }),
+        };
         if profile.features.subgroups { spec.flag(Flag::SUBGROUPS) } else { spec }
     }
 
     fn params(&self) -> Params {
-        Uniform { rows: self.x.rows() as u32, eps: self.eps }.into()
+        Uniform { rows: self.sum.x().rows() as u32, eps: self.eps }.into()
     }
 
     fn grid(&self, profile: &Profile, _context: usize) -> [u32; 3] {
-        linear_grid(self.x.rows(), profile)
+        linear_grid(self.sum.x().rows(), profile)
     }
 
     fn bindings(&self) -> Vec<Binding> {
-        let mut bindings =
-            vec![read(&self.add), read(&self.rows), read(&self.weight), read(&self.bias), write(&self.x)];
-        bindings.extend(self.halves.as_ref().map(write));
+        let mut bindings = vec![read(&self.weight), read(&self.bias)];
+        match &self.sum {
+            Sum::Floats { x, add, rows, halves } => {
+                bindings.extend([read(add), read(rows), write(x)]);
+                bindings.extend(halves.as_ref().map(write));
+            }
+            Sum::Halves { x, y, floats } => {
+                bindings.extend([read(y), write(x)]);
+                bindings.extend(floats.as_ref().map(write));
+            }
+        }
         bindings
     }
 
     fn reference(&self, host: &mut Host) -> Result<()> {
-        let (add, weight, bias) = (host.floats(&self.add)?, host.floats(&self.weight)?, host.floats(&self.bias)?);
-        let rows: Vec<PackedRow> = packed::rows(&host.words(&self.rows)?);
-        let mut x = host.floats(&self.x)?;
-        let cols = self.x.cols();
-        for (row, packed) in x.chunks_exact_mut(cols).zip(rows) {
-            let from = if self.add.rows() > 1 { packed.position * cols } else { 0 };
-            let values: Vec<f64> = row.iter().zip(&add[from..]).map(|(&v, &a)| f64::from(v) + f64::from(a)).collect();
+        let (weight, bias, cols) = (host.floats(&self.weight)?, host.floats(&self.bias)?, self.sum.x().cols());
+        let mut x = host.floats(self.sum.x())?;
+        let normalise = |(row, added): (&mut [f32], &[f32])| {
+            let values: Vec<f64> = row.iter().zip(added).map(|(&v, &a)| f64::from(v) + f64::from(a)).collect();
             let mean = values.iter().sum::<f64>() / cols as f64;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / cols as f64;
             let scale = 1.0 / (variance + f64::from(self.eps)).sqrt();
             for (i, out) in row.iter_mut().enumerate() {
                 *out = ((values[i] - mean) * scale * f64::from(weight[i]) + f64::from(bias[i])) as f32;
             }
+        };
+        match &self.sum {
+            Sum::Floats { x: tensor, add, rows, halves } => {
+                let (table, rows) = (host.floats(add)?, packed::rows(&host.words(rows)?));
+                let added = |packed: PackedRow| if add.rows() > 1 { &table[packed.position * cols..] } else { &table };
+                x.chunks_exact_mut(cols).zip(rows.into_iter().map(added)).for_each(normalise);
+                halves.as_ref().map_or(Ok(()), |halves| Activations::F16(halves.clone()).set(host, &x))?;
+                host.set(tensor, &x)
+            }
+            Sum::Halves { x: tensor, y, floats } => {
+                let y = host.floats(y)?;
+                x.chunks_exact_mut(cols).zip(y.chunks_exact(cols)).for_each(normalise);
+                floats.as_ref().map_or(Ok(()), |floats| host.set(floats, &x))?;
+                Activations::F16(tensor.clone()).set(host, &x)
+            }
         }
-        if let Some(halves) = &self.halves {
-            Activations::F16(halves.clone()).set(host, &x)?;
-        }
-        host.set(&self.x, &x)
     }
 }
 
@@ -120,20 +184,43 @@ pub fn cases() -> Vec<Case> {
     ] {
         let mut builder = CaseBuilder::new(cols as u64);
         let words: Vec<u32> = (0..rows as u32).flat_map(|m| [9, (m * 5) % table as u32, 0, 0]).collect();
+        let x = builder.random(&[rows, cols]);
+        // Sums of up to 4100 terms in f32 and inverseSqrt to 2 ulp: relative errors near 1e-6, squared 1e-12.
+        builder.updated(&x, Compare::Nmse(1e-11));
         let kernel = LayerNorm {
-            add: builder.random(&[table, cols]),
-            rows: builder.words(&[rows, 4], &words),
+            sum: Sum::Floats {
+                x,
+                add: builder.random(&[table, cols]),
+                rows: builder.words(&[rows, 4], &words),
+                // Rounded to 11 bits: off by 2^-12 / √3 of itself, squared 2e-8.
+                halves: to_halves.then(|| builder.halves_output(&[rows, cols], Compare::HalfNmse(1e-7))),
+            },
             weight: builder.random(&[cols]),
             bias: builder.random(&[cols]),
-            x: builder.random(&[rows, cols]),
-            // Rounded to 11 bits: off by 2^-12 / √3 of itself, squared 2e-8.
-            halves: to_halves.then(|| builder.halves_output(&[rows, cols], Compare::HalfNmse(1e-7))),
             eps: 1e-12,
         };
-        // Sums of up to 4100 terms in f32 and inverseSqrt to 2 ulp: relative errors near 1e-6, squared 1e-12.
-        builder.updated(&kernel.x, Compare::Nmse(1e-11));
         let halves = if to_halves { " and f16" } else { "" };
         cases.push(builder.case(format!("{rows}x{cols} + {table}{halves}"), kernel));
+    }
+    for (rows, cols, to_floats) in [(3, 32, false), (5, 384, true), (2, 4128, false)] {
+        let mut builder = CaseBuilder::new(cols as u64 + 1);
+        let mut halves = || {
+            let values = builder.normals(rows * cols);
+            builder.halves(&[rows, cols], &values)
+        };
+        let (x, y) = (halves(), halves());
+        builder.updated(&x, Compare::HalfNmse(1e-7));
+        let kernel = LayerNorm {
+            sum: Sum::Halves {
+                x,
+                y,
+                floats: to_floats.then(|| builder.output(&[rows, cols], Compare::Nmse(1e-11))),
+            },
+            weight: builder.random(&[cols]),
+            bias: builder.random(&[cols]),
+            eps: 1e-12,
+        };
+        cases.push(builder.case(format!("{rows}x{cols} f16{}", if to_floats { " and f32" } else { "" }), kernel));
     }
     cases
 }

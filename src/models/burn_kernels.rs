@@ -34,7 +34,7 @@ use crate::kernels::attention_packed::AttentionPacked;
 use crate::kernels::attention_prefill::AttentionPrefill;
 use crate::kernels::cache::{CacheShape, Heads, Shard};
 use crate::kernels::embed::Embed;
-use crate::kernels::layer_norm::LayerNorm;
+use crate::kernels::layer_norm::{LayerNorm, Sum};
 use crate::kernels::matmul::{Matmul, MatmulBias};
 use crate::kernels::matvec::{MAX_COLUMNS, Matvec};
 use crate::kernels::normed::Normed;
@@ -259,17 +259,13 @@ impl Launcher {
         eps: f32,
     ) -> Result<BurnTensor<2>> {
         let mut operands = Operands::default();
-        let kernel = LayerNorm {
-            add: operands.floats(add)?,
-            rows: operands.words(rows, DType::U32, &rows.dims())?,
-            weight: operands.floats(weight)?,
-            bias: operands.floats(bias)?,
-            x: operands.taken(x)?,
-            halves: None,
-            eps,
-        };
-        self.launch(&kernel, &operands, 0)?;
-        operands.take(&kernel.x)
+        let add = operands.floats(add)?;
+        let rows = operands.words(rows, DType::U32, &rows.dims())?;
+        let (weight, bias) = (operands.floats(weight)?, operands.floats(bias)?);
+        let x = operands.taken(x)?;
+        let sum = Sum::Floats { x: x.clone(), add, rows, halves: None };
+        self.launch(&LayerNorm { sum, weight, bias, eps }, &operands, 0)?;
+        operands.take(&x)
     }
 
     /// Attention within packed texts: `qkv[M, 3 · d]` to `[M, d]`, see [`AttentionPacked`]. In f32.

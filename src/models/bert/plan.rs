@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Context;
 use crate::kernels::attention_packed::AttentionPacked;
 use crate::kernels::embed::Embed;
-use crate::kernels::layer_norm::LayerNorm;
+use crate::kernels::layer_norm::{LayerNorm, Sum};
 use crate::kernels::matmul::{Matmul, MatmulBias};
 use crate::kernels::pool::{Pool, Rows};
 use crate::kernels::q8::{Activations, BLOCK};
@@ -55,7 +55,7 @@ pub struct Bert {
 pub struct Ports {
     /// `[M, 4]`: see [`crate::kernels::packed`].
     pub rows: Tensor,
-    /// `[S, 2]`: the first row and the number of rows of each text; zeros where there is none.
+    /// `[S, 2]`: the first row and the number of rows of each text; zeros where there is none. In the same buffer, behind `rows`.
     pub texts: Tensor,
     /// `[S, d_model]`.
     pub vectors: Tensor,
@@ -138,15 +138,17 @@ impl Bert {
         let (d, ff) = (self.config.d_model, self.config.d_ff);
         // What products round their input to anyway, in half the bytes.
         let halves = f16 && builder.profile().features.f16 && d.is_multiple_of(BLOCK);
-        let rows = upload_words(context, "rows", &vec![0; 4 * m], [m, 4])?;
-        let texts = upload_words(context, "texts", &vec![0; 2 * texts], [texts, 2])?;
+        let offset = (16 * m as u64).next_multiple_of(u64::from(builder.profile().limits.min_storage_offset_alignment));
+        let rows = upload_words(context, "texts", &vec![0; offset as usize / 4 + 2 * texts], [m, 4])?;
+        let texts = Tensor::new(rows.storage().clone(), offset, DType::U32, [texts, 2]);
         let x = builder.activation(DType::F32, [m, d]);
         let x_halves = halves.then(|| builder.activation(DType::F16, [m, d]));
         let x_input = x_halves.clone().map_or_else(|| Activations::F32(x.clone()), Activations::F16);
         for (first, part) in &self.embedding.parts {
             builder.step("token_embd", Embed { w: part.clone(), first: *first, ids: rows.clone(), y: x.clone() })?;
         }
-        builder.step("token_embd_norm", self.norm(&self.embedding_norm, &x, &x_halves, &rows))?;
+        let mut to = Residual { x, halves: x_halves, rows: rows.clone() };
+        builder.step("token_embd_norm", self.norm(&self.embedding_norm, to.floats(&self.embedding_norm)))?;
         for (i, layer) in self.layers.iter().enumerate() {
             let label = |part: &str| format!("blk.{i}/{part}");
             let qkv = builder.activation(if halves { DType::F16 } else { DType::F32 }, [m, 3 * d]);
@@ -159,14 +161,16 @@ impl Bert {
                 label("attention"),
                 AttentionPacked { rows: rows.clone(), qkv, y: attended.clone(), heads: self.config.n_heads, f16 },
             )?;
-            added(builder, &label("attn_output"), &layer.attn_output, &attended, &x)?;
-            builder.step(label("attn_output_norm"), self.norm(&layer.attn_output_norm, &x, &x_halves, &rows))?;
+            let norm = &layer.attn_output_norm;
+            let sum = to.add(builder, &label("attn_output"), &layer.attn_output, &attended, norm, false)?;
+            builder.step(label("attn_output_norm"), self.norm(norm, sum))?;
             let halves = halves && ff.is_multiple_of(BLOCK);
             let hidden = builder.activation(if halves { DType::F16 } else { DType::F32 }, [m, ff]);
             with_bias(builder, &label("ffn_up"), &layer.ffn_up, &x_input, &hidden, &layer.ffn_up_bias, true)?;
             let hidden = if halves { Activations::F16(hidden) } else { Activations::F32(hidden) };
-            added(builder, &label("ffn_down"), &layer.ffn_down, &hidden, &x)?;
-            builder.step(label("layer_output_norm"), self.norm(&layer.layer_output_norm, &x, &x_halves, &rows))?;
+            let (norm, last) = (&layer.layer_output_norm, i + 1 == self.layers.len());
+            let sum = to.add(builder, &label("ffn_down"), &layer.ffn_down, &hidden, norm, last)?;
+            builder.step(label("layer_output_norm"), self.norm(norm, sum))?;
         }
         let vectors = builder.activation(DType::F32, [texts.rows(), d]);
         let pooled = match pooling {
@@ -174,21 +178,55 @@ impl Bert {
             Pooling::Cls => Rows::First,
             Pooling::LastToken => Rows::Last,
         };
-        builder.step("pool", Pool { x, texts: texts.clone(), y: vectors.clone(), rows: pooled, normalize })?;
+        builder.step("pool", Pool { x: to.x, texts: texts.clone(), y: vectors.clone(), rows: pooled, normalize })?;
         builder.keep(&vectors);
         Ok(Ports { rows, texts, vectors })
     }
 
-    fn norm(&self, norm: &Norm, x: &Tensor, halves: &Option<Tensor>, rows: &Tensor) -> LayerNorm {
-        LayerNorm {
-            add: norm.add.clone(),
-            rows: rows.clone(),
-            weight: norm.weight.clone(),
-            bias: norm.bias.clone(),
-            x: x.clone(),
-            halves: halves.clone(),
-            eps: self.config.eps,
-        }
+    fn norm(&self, norm: &Norm, sum: Sum) -> LayerNorm {
+        LayerNorm { sum, weight: norm.weight.clone(), bias: norm.bias.clone(), eps: self.config.eps }
+    }
+}
+
+/// The rows that blocks add to.
+struct Residual {
+    /// `[M, d_model]` in f32; where there are halves, the embeddings and then the last norm's result.
+    x: Tensor,
+    /// The same in f16, from the norm of the embeddings on.
+    halves: Option<Tensor>,
+    /// The texts' rows.
+    rows: Tensor,
+}
+
+impl Residual {
+    /// What a norm takes in floats.
+    fn floats(&self, norm: &Norm) -> Sum {
+        let Self { x, halves, rows } = self;
+        Sum::Floats { x: x.clone(), add: norm.add.clone(), rows: rows.clone(), halves: halves.clone() }
+    }
+
+    /// A product to be added, and what the norm behind it takes; the last one gives floats as well.
+    fn add(
+        &mut self,
+        builder: &mut Builder,
+        label: &str,
+        group: &Group,
+        input: &Activations,
+        norm: &Norm,
+        last: bool,
+    ) -> Result<Sum> {
+        let Some(halves) = &self.halves else {
+            products(group, input, &self.x, true).try_for_each(|matmul| builder.step(label, matmul))?;
+            return Ok(self.floats(norm));
+        };
+        let y = builder.activation(DType::F16, halves.shape());
+        let wrong = || Error::shape(format!("{label}.bias: found shape {:?}, expected one row", norm.add.shape()));
+        let bias = norm.add.reshape([norm.add.cols()]).ok_or_else(wrong)?;
+        with_bias(builder, label, group, input, &y, &bias, false)?;
+        let floats = last.then(|| builder.activation(DType::F32, halves.shape()));
+        let sum = Sum::Halves { x: halves.clone(), y, floats: floats.clone() };
+        self.x = floats.unwrap_or_else(|| self.x.clone());
+        Ok(sum)
     }
 }
 
@@ -223,11 +261,6 @@ fn with_bias(
 ) -> Result<()> {
     products(group, x, y, false)
         .try_for_each(|matmul| builder.step(label, MatmulBias { matmul, bias: bias.clone(), gelu }))
-}
-
-/// `y += x · wᵀ`.
-fn added(builder: &mut Builder, label: &str, group: &Group, x: &Activations, y: &Tensor) -> Result<()> {
-    products(group, x, y, true).try_for_each(|matmul| builder.step(label, matmul))
 }
 
 /// A product for each part of the matrices.

@@ -54,7 +54,7 @@ pub(super) fn by_plan(
     }
     for (tensor, words) in [(&ports.rows, pack(&slices, rows).unwrap()), (&ports.texts, places)] {
         let Storage::Buffer(buffer) = tensor.storage() else { panic!("a port is a buffer") };
-        context.write(buffer, 0, bytemuck::cast_slice(&words));
+        context.write(buffer, tensor.offset(), bytemuck::cast_slice(&words));
     }
     plan.replay(0);
     let vectors = ports.vectors.slice(0, texts.len()).unwrap();
