@@ -56,7 +56,7 @@ impl fmt::Debug for Context {
 }
 
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What the mutexes here guard is whole after every statement, so that a panic elsewhere does not spoil it.
+    // What the mutexes of this crate guard is whole after every statement, so that a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
@@ -355,11 +355,11 @@ impl Context {
     }
 
     pub(crate) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
-        self.submit_recorded(encoder.finish())
+        self.submit_recorded([encoder.finish()])
     }
 
-    pub(crate) fn submit_recorded(&self, commands: wgpu::CommandBuffer) -> wgpu::SubmissionIndex {
-        self.0.queue.submit([commands])
+    pub(crate) fn submit_recorded<const N: usize>(&self, commands: [wgpu::CommandBuffer; N]) -> wgpu::SubmissionIndex {
+        self.0.queue.submit(commands)
     }
 
     /// Has the callbacks of a submission called as soon as it is done.
