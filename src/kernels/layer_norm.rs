@@ -80,13 +80,18 @@ impl Kernel for LayerNorm {
         expect(name, cols.is_multiple_of(4) && cols > 0, || format!("rows of {cols}, expected a multiple of 4"))?;
         expect_shape(name, "weight", self.weight.shape(), &[cols])?;
         expect_shape(name, "bias", self.bias.shape(), &[cols])?;
+        let of_type = |argument: &str, tensor: &Tensor, dtype: DType| {
+            expect(name, tensor.dtype() == dtype, || format!("{argument} is {}, expected {dtype}", tensor.dtype()))
+        };
         let in_halves = |argument: &str, tensor: &Tensor| {
-            expect(name, tensor.dtype() == DType::F16, || format!("{argument} is {}, expected F16", tensor.dtype()))?;
+            of_type(argument, tensor, DType::F16)?;
             Activations::F16(tensor.clone()).check(name, argument, count, cols)
         };
         match &self.sum {
             Sum::Floats { x, add, rows, halves } => {
-                expect(name, x.dtype() == DType::F32, || format!("x is {}, expected F32", x.dtype()))?;
+                of_type("x", x, DType::F32)?;
+                of_type("add", add, DType::F32)?;
+                of_type("rows", rows, DType::U32)?;
                 expect_shape(name, "rows", rows.shape(), &[count, 4])?;
                 expect_shape(name, "add", add.shape(), &[add.rows(), cols])?;
                 halves.as_ref().map_or(Ok(()), |halves| in_halves("halves", halves))?;
@@ -94,7 +99,10 @@ impl Kernel for LayerNorm {
             Sum::Halves { x, y, floats } => {
                 in_halves("x", x)?;
                 in_halves("y", y)?;
-                floats.as_ref().map_or(Ok(()), |floats| expect_shape(name, "floats", floats.shape(), &[count, cols]))?;
+                if let Some(floats) = floats {
+                    of_type("floats", floats, DType::F32)?;
+                    expect_shape(name, "floats", floats.shape(), &[count, cols])?;
+                }
             }
         }
         expect(name, self.eps >= 0.0, || format!("eps {}: expected a number from 0", self.eps))

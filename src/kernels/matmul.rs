@@ -89,7 +89,7 @@ const MANY_ROWS: CooperativeTile = ([2, 2, 1], [4, 4], 32);
 const FEW_ROUNDS: CooperativeTile = ([2, 4, 1], [4, 2], 64);
 /// At most as many elements of K are few rounds: 384 were measured, and 1536.
 const FEW: usize = 768;
-/// The same of 96 columns, three workgroups of which a multiprocessor holds at once, for plain weights where K is at most [`NARROW_K`].
+/// The same of 96 rows of `w`, for plain weights where K is at most [`NARROW_K`].
 const NARROW: CooperativeTile = ([2, 3, 1], [4, 2], 32);
 /// 1536 was measured.
 const NARROW_K: usize = 2048;
@@ -102,8 +102,8 @@ const ENOUGH_FOR_READING: usize = 192;
 const MANY: usize = 512;
 /// As many tiles of [`MANY_ROWS`] at least; twice as many of [`FEW_ROUNDS`] with quantised weights.
 const ENOUGH_OF_MANY: usize = 192;
-/// Multiprocessors of the GPU that tiles were measured on, an H100: each takes tiles one after the other, however many it holds at
-/// once, so that 144 of them take it as long as 264.
+/// Multiprocessors of the GPU that tiles were measured on, an H100, and a guess for others: each takes tiles one after the other, however
+/// many it holds at once, so that 144 of them take as long as 264.
 const MULTIPROCESSORS: usize = 132;
 
 /// What a product multiplies, as far as its shape depends on it.
@@ -145,11 +145,11 @@ impl Shape {
         tiles.iter().map(|&tile| Self::lanes(Unit::Bytes, tile)).filter(fits).collect()
     }
 
-    /// The shape for many rows of plain weights of at most [`NARROW_K`] columns: where the busiest multiprocessor has least to do.
+    /// The shape for many rows and plain weights, K at most [`NARROW_K`]: where the busiest multiprocessor has least to do.
     /// (MiniLM's six layers on an H100, the other tile in brackets. 8192 rows: QKV 0.293 ms (0.302), attention's output 0.119
     /// (0.138), up 0.411 (0.423), down 0.323 (0.341). 4608 rows: QKV 0.208 (0.202; with tiles of 64 x 64 a subgroup 0.248),
     /// output 0.088 (0.113), up 0.288 (0.302), down 0.204 (0.295).)
-    fn of_many([m, n, k]: [usize; 3], side: u32, subgroup: u32) -> Option<Self> {
+    fn of_many([m, n, k]: [usize; 3], side: u32, subgroup: u32, limits: &Limits) -> Option<Self> {
         // The time for an area, from the same measurements.
         let tiles: &[(CooperativeTile, usize)] = match k {
             0..=FEW => &[(FEW_ROUNDS, 100), (NARROW, 107)],
@@ -160,7 +160,7 @@ impl Shape {
             shape.tiles(m, n).1 >= if tile == MANY_ROWS { ENOUGH_OF_MANY } else { ENOUGH_FOR_ARITHMETIC }
         };
         let area = |shape: &Self| shape.tiles(m, n).1.div_ceil(MULTIPROCESSORS) * (shape.tile[0] * shape.tile[1]) as usize;
-        let found = shapes.filter(|(shape, tile, _)| enough(shape, *tile));
+        let found = shapes.filter(|(shape, tile, _)| enough(shape, *tile) && shape.fits(limits));
         found.min_by_key(|(shape, _, time)| area(shape) * time).map(|(shape, ..)| shape)
     }
 
@@ -179,7 +179,7 @@ impl Shape {
                 _ => &ROWS_128,
             };
             if plain && m > MANY && k <= NARROW_K {
-                shapes.extend(Self::of_many([m, n, k], side, subgroup));
+                shapes.extend(Self::of_many([m, n, k], side, subgroup, limits));
             }
             let many = [FEW_ROUNDS, MANY_ROWS].map(|tile| Self::cooperative(tile, side, subgroup));
             let enough = |shape: &Self| m > MANY && shape.tiles(m, n).1 >= ENOUGH_OF_MANY;
@@ -443,7 +443,7 @@ pub fn cases() -> Vec<Case> {
     }
     add_of(DType::Q4_K, [256, 128, 512], true, [4, 124], true);
     // Halves by 16 bytes, whose last tile along K is not whole.
-    for size in [[40, 72, 96], [130, 72, 96], [600, 6_540, 96]] {
+    for size in [[40, 72, 96], [130, 72, 96], [600, 6_540, 96], [520, 4_928, 96], [520, 5_000, 800]] {
         add_of(DType::F16, size, false, [0, 0], true);
     }
     let mut add = |dtype, size, accumulate, place| add_of(dtype, size, accumulate, place, false);
@@ -469,9 +469,10 @@ pub fn cases() -> Vec<Case> {
     // Few rounds with matrices of 16, and many with those of 8.
     add(DType::F16, [520, 9_860, 8], false, [0, 0]);
     add(DType::F16, [520, 1_400, 800], false, [0, 0]);
-    // Narrow tiles of both.
+    // Narrow tiles of both, and the wide ones of prompts.
     add(DType::F16, [520, 4_900, 8], false, [0, 0]);
     add(DType::F16, [576, 960, 40], false, [0, 0]);
+    add(DType::Q4_0, [600, 6_540, 64], true, [0, 0]);
     // Exact sums of bytes: only the order of the f32 sums over blocks differs.
     let mut add = |dtype: DType, [m, n, k]: [usize; 3], accumulate: bool, [y_offset, gap]: [usize; 2]| {
         let mut builder = CaseBuilder::new((m * n * k) as u64 + 2);
@@ -557,10 +558,10 @@ mod tests {
         let profiles: Vec<Profile> = Profile::stored().into_iter().chain([software(true), software(false)]).collect();
         let all = [Factors::Plain, Factors::Unpacked, Factors::Bytes];
         for (profile, factors) in profiles.into_iter().flat_map(|profile| all.map(|factors| (profile.clone(), factors))) {
-            for m in [1, 9, 16, 17, 32, 33, 64, 65, 130, 512, 4096] {
-                for n in [1, 64, 4096, 22016, 128_256] {
-                    let shape = Shape::choose(&profile, [m, n, 384], factors);
-                    let case = format!("{} {m}x{n} {shape:?}", profile.name);
+            for m in [1, 9, 16, 17, 32, 33, 64, 65, 130, 512, 576, 4096] {
+                for (n, k) in [1, 64, 384, 4096, 22016, 128_256].into_iter().flat_map(|n| [384, 1536, 4096].map(|k| (n, k))) {
+                    let shape = Shape::choose(&profile, [m, n, k], factors);
+                    let case = format!("{} {m}x{n}x{k} {shape:?}", profile.name);
                     let [tile_m, tile_n, tile_k] = shape.tile;
                     assert!(shape.workgroup_bytes() <= profile.limits.max_workgroup_bytes, "{case}");
                     assert!(shape.workgroup <= profile.limits.max_workgroup_invocations, "{case}");
@@ -578,18 +579,22 @@ mod tests {
                         _ => assert!(tile_m.is_multiple_of(shape.workgroup / (tile_n / shape.cols())), "{case}: rows of lanes"),
                     }
                     let kernel = Matmul {
-                        w: Tensor::new(Storage::Activation(0), 0, DType::Q4_0, [n, 4096]),
+                        w: match factors {
+                            Factors::Plain => Tensor::new(Storage::Activation(0), 0, DType::F16, [n, k]),
+                            _ => Tensor::new(Storage::Activation(0), 0, DType::Q4_0, [n, k]),
+                        },
                         x: match factors {
                             Factors::Bytes => Activations::Q8(Q8 {
-                                x: Tensor::new(Storage::Activation(1), 0, DType::U32, Q8::shape(m, 4096)),
+                                x: Tensor::new(Storage::Activation(1), 0, DType::U32, Q8::shape(m, k)),
                             }),
-                            _ => Activations::F32(Tensor::new(Storage::Activation(1), 0, DType::F32, [m, 4096])),
+                            _ => Activations::F32(Tensor::new(Storage::Activation(1), 0, DType::F32, [m, k])),
                         },
                         y: Tensor::new(Storage::Activation(2), 0, DType::F32, [m, n]),
                         y_offset: 0,
                         accumulate: false,
                     };
                     kernel.check().unwrap();
+                    assert_eq!(kernel.shape(&profile), shape, "{case}");
                     let grid = kernel.grid(&profile, 1);
                     assert!(grid.iter().all(|&size| size <= 65535), "{case}: {grid:?}");
                 }
@@ -605,10 +610,14 @@ mod tests {
             let unit = Unit::Cooperative { side, subgroup };
             let own = if side == 16 { &best::TILES_16[..] } else { &best::TILES_8 };
             let found: Vec<String> = cases().iter().map(|case| format!("{:?}", case.kernel.spec(&profile))).collect();
-            for (groups, parts, k) in [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS, FEW_ROUNDS, NARROW], own].concat() {
+            let all = [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS, FEW_ROUNDS, NARROW]].concat();
+            // Written by what most products are written by, but for those of one finish alone.
+            let all = all.into_iter().map(|tile| (tile, "matmul/finish/none"));
+            for ((groups, parts, k), finish) in all.chain(own.iter().map(|&tile| (tile, "matmul/finish/best"))) {
                 let wanted = [("GROUPS_M", groups[0]), ("GROUPS_N", groups[1]), ("GROUPS_K", groups[2])];
                 let wanted = wanted.into_iter().chain([("PARTS_M", parts[0]), ("PARTS_N", parts[1]), ("TILE_K", k)]);
-                let wanted: Vec<_> = wanted.map(|(name, value)| format!("{name:?}: U32({value})")).collect();
+                let wanted = wanted.map(|(name, value)| format!("{name:?}: U32({value})"));
+                let wanted: Vec<_> = wanted.chain([format!("{finish:?}")]).collect();
                 let hit = found.iter().any(|spec| wanted.iter().all(|part| spec.contains(part)));
                 assert!(hit, "{unit:?}: no case has {wanted:?}");
             }

@@ -501,8 +501,8 @@ fn attend(q: ptr<function, Queries>, o: ptr<function, Sums>, softmax: ptr<functi
     for (var i = 0u; i < HELD; i++) {
         held[i] = scores[own * S_PITCH + way + i * WAYS];
     }
-    // Of most tiles all keys are those of all rows.
-    if !subgroupAll(key >= begin && key + KEYS <= end) {
+    // Of prompts and long texts most tiles are wholly those of all rows.
+    if !subgroupAll((key >= begin) & (key + KEYS <= end)) {
         for (var i = 0u; i < HELD; i++) {
             let at = vec4<u32>(key + 4u * (way + i * WAYS)) + vec4<u32>(0u, 1u, 2u, 3u);
             let inside = (at >= vec4<u32>(begin)) & (at < vec4<u32>(end));

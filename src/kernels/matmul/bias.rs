@@ -3,7 +3,7 @@
 
 use super::super::host::Host;
 use super::super::kernel::{Binding, Kernel, Params, expect, expect_shape, read, write};
-use super::super::q8::Activations;
+use super::super::q8::{Activations, BLOCK};
 use super::super::testing::{Case, CaseBuilder, Compare};
 use super::Matmul;
 use crate::dtype::DType;
@@ -81,12 +81,18 @@ pub(super) fn cases() -> Vec<Case> {
         (DType::F16, [130, 200, 64], [8, 16], true, true),
         // Few rounds, in wide tiles and in narrow ones.
         (DType::F16, [520, 9_888, 8], [0, 0], false, true),
-        (DType::F16, [520, 4_928, 8], [0, 0], true, true),
+        (DType::F16, [520, 4_928, 96], [0, 0], true, true),
         (DType::Q8_0, [20, 64, 64], [0, 0], false, true),
     ] {
         let mut builder = CaseBuilder::new((m * n * k) as u64 + 1);
         let Ok(w) = builder.weight(dtype, n, k) else { continue };
-        let x = Activations::F32(builder.random(&[m, k]));
+        let x = match halves && k % BLOCK == 0 {
+            true => {
+                let values = builder.normals(m * k);
+                Activations::F16(builder.halves(&[m, k], &values))
+            }
+            false => Activations::F32(builder.random(&[m, k])),
+        };
         let bias = builder.random(&[y_offset + n + gap]);
         let shape = [m, y_offset + n + gap];
         // As for the product: f16 tiles round each factor to 11 bits, and so do halves the result.
