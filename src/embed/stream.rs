@@ -109,6 +109,7 @@ struct Part {
 
 /// A text of which parts are on their way.
 struct Open {
+    /// Of the parts' vectors, where there is more than one.
     sum: Vec<f64>,
     parts: usize,
     left: usize,
@@ -235,8 +236,8 @@ impl<C: Compute> Run<'_, C> {
                 self.done.push_back(Embedded { index, vector, tokens, truncated: false });
                 continue;
             }
-            let sum = vec![0.0; reader.dimensions()];
             let (count, truncated) = (encoded.tokens.len(), encoded.truncated);
+            let sum = if count > 1 { vec![0.0; reader.dimensions()] } else { Vec::new() };
             self.open.insert(index, Open { sum, parts: count, left: count, tokens, truncated });
             parts.extend(encoded.tokens.into_iter().map(|tokens| Part { index, tokens }));
         }

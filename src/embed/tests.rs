@@ -119,6 +119,16 @@ fn texts_are_embedded_as_the_reference_does() {
     assert_eq!(seen, [0, 1, 2]);
 }
 
+/// The plan has 40 rows of 16 bytes, behind which its texts begin at a multiple of 256.
+#[test]
+fn rows_may_end_where_no_binding_begins() {
+    let mut embedder = embedder(files(), &plain());
+    let texts = [(0..38).map(|i| i * 3 % 120).collect::<Vec<u32>>()];
+    let found = pollster::block_on(embedder.stream_tokens(&texts).next()).unwrap().unwrap();
+    close(&found.vector, &reference().embed(&texts[0], Pooling::Mean, true).unwrap());
+    assert_eq!(embedder.plans[0].ports.texts.offset(), 768);
+}
+
 #[test]
 fn gguf_gives_the_same_vectors() {
     let texts = ["the cat sits.", "Dog runs zzz [SEP] on a", "a ℝ"];

@@ -17,7 +17,7 @@ use crate::plan::Builder;
 use crate::profile::Profile;
 use crate::tensor::Tensor;
 
-/// Weight and bias of a layer norm, and what is added before it.
+/// Weight and bias of a layer norm, and what is added before it: by the norm, or, in halves, by the product.
 #[derive(Debug)]
 struct Norm {
     add: Tensor,
@@ -31,12 +31,12 @@ struct Layer {
     qkv: Group,
     qkv_bias: Tensor,
     attn_output: Group,
-    /// Adds the bias of `attn_output`.
+    /// With the bias of `attn_output`.
     attn_output_norm: Norm,
     ffn_up: Group,
     ffn_up_bias: Tensor,
     ffn_down: Group,
-    /// Adds the bias of `ffn_down`.
+    /// With the bias of `ffn_down`.
     layer_output_norm: Norm,
 }
 
@@ -72,7 +72,8 @@ pub struct Phase {
     pub pooling: Pooling,
     /// Whether vectors are divided by their length.
     pub normalize: bool,
-    /// Whether attention may round to f16, and what it and matrix products read is kept in it, where the device has it.
+    /// Whether attention may round to f16, and what it, products and norms read is kept in it, where the device has it: the residual
+    /// stream, too, is rounded and limited to ±65504 once a norm.
     pub f16: bool,
 }
 
@@ -136,10 +137,10 @@ impl Bert {
     pub fn write(&self, builder: &mut Builder, context: &Context, phase: Phase) -> Result<Ports> {
         let Phase { rows: m, texts, pooling, normalize, f16 } = phase;
         let (d, ff) = (self.config.d_model, self.config.d_ff);
-        // What products round their input to anyway, in half the bytes.
+        // What products round their input to anyway, and what norms add to each other, in half the bytes.
         let halves = f16 && builder.profile().features.f16 && d.is_multiple_of(BLOCK);
         let offset = (16 * m as u64).next_multiple_of(u64::from(builder.profile().limits.min_storage_offset_alignment));
-        let rows = upload_words(context, "texts", &vec![0; offset as usize / 4 + 2 * texts], [m, 4])?;
+        let rows = upload_words(context, "rows and texts", &vec![0; offset as usize / 4 + 2 * texts], [m, 4])?;
         let texts = Tensor::new(rows.storage().clone(), offset, DType::U32, [texts, 2]);
         let x = builder.activation(DType::F32, [m, d]);
         let x_halves = halves.then(|| builder.activation(DType::F16, [m, d]));
@@ -147,8 +148,8 @@ impl Bert {
         for (first, part) in &self.embedding.parts {
             builder.step("token_embd", Embed { w: part.clone(), first: *first, ids: rows.clone(), y: x.clone() })?;
         }
-        let mut to = Residual { x, halves: x_halves, rows: rows.clone() };
-        builder.step("token_embd_norm", self.norm(&self.embedding_norm, to.floats(&self.embedding_norm)))?;
+        let mut residual = Residual { x, halves: x_halves, rows: rows.clone() };
+        builder.step("token_embd_norm", self.norm(&self.embedding_norm, residual.floats(&self.embedding_norm)))?;
         for (i, layer) in self.layers.iter().enumerate() {
             let label = |part: &str| format!("blk.{i}/{part}");
             let qkv = builder.activation(if halves { DType::F16 } else { DType::F32 }, [m, 3 * d]);
@@ -162,14 +163,14 @@ impl Bert {
                 AttentionPacked { rows: rows.clone(), qkv, y: attended.clone(), heads: self.config.n_heads, f16 },
             )?;
             let norm = &layer.attn_output_norm;
-            let sum = to.add(builder, &label("attn_output"), &layer.attn_output, &attended, norm, false)?;
+            let sum = residual.add(builder, &label("attn_output"), &layer.attn_output, &attended, norm, false)?;
             builder.step(label("attn_output_norm"), self.norm(norm, sum))?;
             let halves = halves && ff.is_multiple_of(BLOCK);
             let hidden = builder.activation(if halves { DType::F16 } else { DType::F32 }, [m, ff]);
             with_bias(builder, &label("ffn_up"), &layer.ffn_up, &x_input, &hidden, &layer.ffn_up_bias, true)?;
             let hidden = if halves { Activations::F16(hidden) } else { Activations::F32(hidden) };
             let (norm, last) = (&layer.layer_output_norm, i + 1 == self.layers.len());
-            let sum = to.add(builder, &label("ffn_down"), &layer.ffn_down, &hidden, norm, last)?;
+            let sum = residual.add(builder, &label("ffn_down"), &layer.ffn_down, &hidden, norm, last)?;
             builder.step(label("layer_output_norm"), self.norm(norm, sum))?;
         }
         let vectors = builder.activation(DType::F32, [texts.rows(), d]);
@@ -178,7 +179,8 @@ impl Bert {
             Pooling::Cls => Rows::First,
             Pooling::LastToken => Rows::Last,
         };
-        builder.step("pool", Pool { x: to.x, texts: texts.clone(), y: vectors.clone(), rows: pooled, normalize })?;
+        builder
+            .step("pool", Pool { x: residual.x, texts: texts.clone(), y: vectors.clone(), rows: pooled, normalize })?;
         builder.keep(&vectors);
         Ok(Ports { rows, texts, vectors })
     }
@@ -224,9 +226,10 @@ impl Residual {
         let bias = norm.add.reshape([norm.add.cols()]).ok_or_else(wrong)?;
         with_bias(builder, label, group, input, &y, &bias, false)?;
         let floats = last.then(|| builder.activation(DType::F32, halves.shape()));
-        let sum = Sum::Halves { x: halves.clone(), y, floats: floats.clone() };
-        self.x = floats.unwrap_or_else(|| self.x.clone());
-        Ok(sum)
+        if let Some(floats) = &floats {
+            self.x = floats.clone();
+        }
+        Ok(Sum::Halves { x: halves.clone(), y, floats })
     }
 }
 
