@@ -1,5 +1,4 @@
-// layer_norm(row) * weight + bias, one workgroup a row, which stays in registers between the sums.
-#import reduce
+// layer_norm(row) * weight + bias; LANES invocations hold a row in registers between the sums.
 
 struct Params {
     rows: u32,
@@ -11,39 +10,42 @@ struct Params {
 @group(0) @binding(15) var<uniform> params: Params;
 
 const VECTORS = K / 4u;
-const HELD = (VECTORS + WORKGROUP - 1u) / WORKGROUP;
+const HELD = (VECTORS + LANES - 1u) / LANES;
 
 // row_at(row, at): what is normalised; put(index, value): where it goes.
 #import row
+// row_of(workgroup, index): an invocation's row; total(value, lane): the sum over the invocations of a row.
+#import total
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-    let row = group.x + group.y * groups.x;
+        @builtin(local_invocation_index) index: u32) {
+    let row = row_of(group.x + group.y * groups.x, index);
+    let lane = index % LANES;
     if row >= params.rows {
         return;
     }
     var held: array<vec4<f32>, HELD>;
     var sum = 0.0;
     for (var i = 0u; i < HELD; i++) {
-        let at = lane + i * WORKGROUP;
-        if VECTORS % WORKGROUP == 0u || at < VECTORS {
+        let at = lane + i * LANES;
+        if VECTORS % LANES == 0u || at < VECTORS {
             held[i] = row_at(row, at);
             sum += dot(held[i], vec4<f32>(1.0));
         }
     }
-    let mean = reduce_sum(sum, lane) / f32(K);
+    let mean = total(sum, lane) / f32(K);
     var squares = 0.0;
     for (var i = 0u; i < HELD; i++) {
-        if VECTORS % WORKGROUP == 0u || lane + i * WORKGROUP < VECTORS {
+        if VECTORS % LANES == 0u || lane + i * LANES < VECTORS {
             held[i] -= mean;
             squares += dot(held[i], held[i]);
         }
     }
-    let scale = inverseSqrt(reduce_sum(squares, lane) / f32(K) + params.eps);
+    let scale = inverseSqrt(total(squares, lane) / f32(K) + params.eps);
     for (var i = 0u; i < HELD; i++) {
-        let at = lane + i * WORKGROUP;
-        if VECTORS % WORKGROUP == 0u || at < VECTORS {
+        let at = lane + i * LANES;
+        if VECTORS % LANES == 0u || at < VECTORS {
             put(row * VECTORS + at, held[i] * scale * weight[at] + bias[at]);
         }
     }
