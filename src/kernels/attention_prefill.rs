@@ -68,7 +68,7 @@ impl Unit {
     fn workgroup_bytes(self, head_dim: usize) -> usize {
         match self {
             Unit::Lanes => 16384,
-            Unit::Cooperative { .. } => tile_bytes(self.queries(), head_dim),
+            Unit::Cooperative { side, subgroup, .. } => tile_bytes(self.queries(), head_dim, subgroup / side),
         }
     }
 }

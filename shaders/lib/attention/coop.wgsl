@@ -29,6 +29,17 @@ fn cached(slot: u32, kv: u32, key: u32) -> u32 {
     return ((page * params.kv_count + kv) * PAGE + key % PAGE) * UNITS;
 }
 
+// Where a workgroup's outputs go.
+struct Place {
+    first: u32, // query
+    head: u32,
+}
+
+fn place_of(place: Place, row: u32) -> u32 {
+    let query = place.first + row;
+    return (query / GROUP * params.heads + place.head + query % GROUP) * COLUMNS;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
@@ -90,7 +101,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
 
-    let to = (query / GROUP * params.heads + head + query % GROUP) * COLUMNS;
     // Rows that are not active attended to nothing.
-    put_row(&o, softmax, to, queries.first_query + own < queries.queries, lane);
+    put_rows(&o, softmax, Place(queries.first_query, head), queries.queries - queries.first_query, lane);
 }

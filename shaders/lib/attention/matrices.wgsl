@@ -22,7 +22,7 @@ const PARTS: u32 = (QUERIES + 2u * KEYS - 1u) / (2u * KEYS); // of the queries, 
 const QUERY_LOADS: u32 = (QUERIES / PARTS * UNITS + WORKGROUP - 1u) / WORKGROUP;
 // Rows end in padding, so that eight of them lie in different banks; each is whole units of 16 bytes, which matrices want.
 const PITCH: u32 = COLUMNS + 2u;
-const S_PITCH: u32 = KEYS / 4u + 1u;
+const S_PITCH: u32 = KEYS / 4u + WAYS;
 const P_PITCH: u32 = KEYS / 4u + 2u;
 
 alias Sums = array<MatC, 16>;
@@ -549,10 +549,9 @@ fn attend(q: ptr<function, Queries>, o: ptr<function, Sums>, softmax: ptr<functi
     weigh(o, first_own * P_PITCH);
 }
 
-// Writes a row's outputs from vector `to` on, where it counts. A row that attended to nothing becomes zero.
-fn put_row(o: ptr<function, Sums>, softmax: Softmax, to: u32, counts: bool, lane: u32) {
-    let own = row_of(lane);
-    let way = way_of(lane);
+// Writes the outputs of a subgroup's rows, of which `count` count: neighbours write neighbouring vectors. place_of(row): the first vector
+// of the workgroup's row. A row that attended to nothing becomes zero.
+fn put_rows(o: ptr<function, Sums>, softmax: Softmax, place: Place, count: u32, lane: u32) {
     let first_own = first_of(lane);
     var total = softmax.total;
     for (var distance = 1u; distance < WAYS; distance <<= 1u) {
@@ -564,9 +563,12 @@ fn put_row(o: ptr<function, Sums>, softmax: Softmax, to: u32, counts: bool, lane
         store_batch(o, first_own * S_PITCH, batch);
         subgroupBarrier();
         for (var i = 0u; i < HELD; i++) {
-            let column = batch * (KEYS / 4u) + way + i * WAYS;
-            if column < COLUMNS && counts {
-                put_vector(to + column, scores[own * S_PITCH + way + i * WAYS] * inverse);
+            let at = lane % SUBGROUP + i * SUBGROUP;
+            let row = at / (KEYS / 4u);
+            let column = batch * (KEYS / 4u) + at % (KEYS / 4u);
+            let factor = subgroupShuffle(inverse, row * WAYS);
+            if column < COLUMNS && first_own + row < count {
+                put_vector(place_of(place, first_own + row) + column, scores[(first_own + row) * S_PITCH + at % (KEYS / 4u)] * factor);
             }
         }
     }

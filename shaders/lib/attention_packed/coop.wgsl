@@ -15,6 +15,16 @@ fn load(key: u32, last: u32, column: u32, lane: u32) -> Loaded {
     return out;
 }
 
+// Where a workgroup's outputs go.
+struct Place {
+    first: u32, // row
+    head: u32,
+}
+
+fn place_of(place: Place, row: u32) -> u32 {
+    return ((place.first + row) * HEADS + place.head) * COLUMNS;
+}
+
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let first = group.x * QUERIES;
@@ -25,6 +35,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let query = first + row_of(lane);
     let text = rows[min(query, params.rows - 1u)];
 
+    let last = max(end, 1u) - 1u;
+    var keys = load(begin, last, HEADS * UNITS + head, lane);
+    var values = load(begin, last, 2u * HEADS * UNITS + head, lane);
     // Queries go through the tile, as many at a time as it holds.
     var q: Queries;
     for (var part = 0u; part < PARTS; part++) {
@@ -48,9 +61,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     var o: Sums;
     var softmax = Softmax(LOWEST, 0.0);
-    let last = max(end, 1u) - 1u;
-    var keys = load(begin, last, HEADS * UNITS + head, lane);
-    var values = load(begin, last, 2u * HEADS * UNITS + head, lane);
     for (var key = begin; key < end; key += KEYS) {
         // Behind what was read of the tile before.
         workgroupBarrier();
@@ -62,5 +72,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         attend(&q, &o, &softmax, key, text.z, text.w, lane);
     }
     // Rows that are no text's attended to nothing.
-    put_row(&o, softmax, (query * HEADS + group.y) * COLUMNS, query < params.rows, lane);
+    put_rows(&o, softmax, Place(first, group.y), params.rows - first, lane);
 }
