@@ -44,6 +44,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     var sums: Sums;
     var next = load(m0, n0, 0u, lane);
+#ifdef COOP_MATRIX
+    begin_sums(&sums, n0, lane);
+#endif
     for (var round = 0u; round < (K + TILE_K - 1u) / TILE_K; round++) {
         let k0 = round * TILE_K;
         workgroupBarrier();

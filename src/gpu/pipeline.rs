@@ -36,7 +36,11 @@ impl Pipeline {
     pub(super) fn compile(context: &Context, spec: &Spec, accesses: &[Access]) -> Result<Self> {
         let device = context.device();
         let name = spec.kernel();
-        let source = spec.render()?;
+        let mut source = spec.render()?;
+        let writable = spec.has_inputs_writable() && cfg!(not(target_arch = "wasm32"));
+        if writable {
+            source = source.replace("var<storage, read> ", "var<storage, read_write> ");
+        }
         context.check()?;
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) };
@@ -54,7 +58,7 @@ impl Pipeline {
             count: None,
         };
         let tensors = accesses.iter().zip(0..).map(|(access, binding)| {
-            entry(binding, wgpu::BufferBindingType::Storage { read_only: *access == Access::Read })
+            entry(binding, wgpu::BufferBindingType::Storage { read_only: *access == Access::Read && !writable })
         });
         let entries: Vec<_> = tensors.chain([entry(PARAMS, wgpu::BufferBindingType::Uniform)]).collect();
         let layout =

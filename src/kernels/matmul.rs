@@ -84,9 +84,10 @@ const ROWS_128: [CooperativeTile; 3] = [([4, 2, 1], [2, 4], 64), ([2, 4, 1], [2,
 /// so that few tiles leave it without work. (7B's 32 layers at 2048 rows: F16's products 123 to 106 ms, Q4_0's 115 to 107;
 /// at 512 rows, down in Q4_0, 7.2 to 11.7.)
 const MANY_ROWS: CooperativeTile = ([2, 2, 1], [4, 4], 32);
-/// The same where K has few rounds, and writing sums takes its share: eight subgroups that hold half as much. (MiniLM's six layers at
-/// 8192 rows on an H100: QKV 0.345 to 0.303 ms; with K 1536 down 0.39 to 0.48.)
+/// The same where K has few rounds, and writing sums takes its share: eight subgroups that hold half as much.
 const FEW_ROUNDS: CooperativeTile = ([2, 4, 1], [4, 2], 64);
+/// Of products that it divides evenly, as few rounds and plain weights: reads a quarter less than 128 x 128.
+const WIDE: CooperativeTile = ([2, 4, 1], [4, 4], 32);
 /// At most as many elements of K are few rounds: 384 were measured, and 1536.
 const FEW: usize = 768;
 /// The same of 96 rows of `w`, for plain weights where K is at most [`NARROW_K`].
@@ -98,7 +99,7 @@ const NARROW_K: usize = 2048;
 const ENOUGH_FOR_ARITHMETIC: usize = 96;
 /// The same where reading `w` is most of the work, and more bytes under way are faster.
 const ENOUGH_FOR_READING: usize = 192;
-/// More rows than this have tiles of [`MANY_ROWS`], [`FEW_ROUNDS`] or [`NARROW`].
+/// More rows than this have tiles of [`MANY_ROWS`], [`FEW_ROUNDS`], [`NARROW`] or [`WIDE`].
 const MANY: usize = 512;
 /// As many tiles of [`MANY_ROWS`] at least; twice as many of [`FEW_ROUNDS`] with quantised weights.
 const ENOUGH_OF_MANY: usize = 192;
@@ -146,18 +147,19 @@ impl Shape {
     }
 
     /// The shape for many rows and plain weights, K at most [`NARROW_K`]: where the busiest multiprocessor has least to do.
-    /// (MiniLM's six layers on an H100, the other tile in brackets. 8192 rows: QKV 0.293 ms (0.302), attention's output 0.119
-    /// (0.138), up 0.411 (0.423), down 0.323 (0.341). 4608 rows: QKV 0.208 (0.202; with tiles of 64 x 64 a subgroup 0.248),
-    /// output 0.088 (0.113), up 0.288 (0.302), down 0.204 (0.295).)
+    /// (MiniLM's products on an H100, each in a loop of its own, us with [`FEW_ROUNDS`], [`NARROW`] and [`WIDE`]. 8192 rows: QKV 44,
+    /// 46; attention's output 19, 16.6; up 57, 61, 53. 4608 rows: QKV 28, 31; output 10.7, 16.5; up 38, 40, 35. With K 1536, down, with
+    /// [`MANY_ROWS`], `ROWS_128[0]` and [`NARROW`]: 55, 55, 48; 32, 28, 47.)
     fn of_many([m, n, k]: [usize; 3], side: u32, subgroup: u32, limits: &Limits) -> Option<Self> {
-        // The time for an area, from the same measurements.
+        // The time for an area, from the same measurements less 3 us for a dispatch.
         let tiles: &[(CooperativeTile, usize)] = match k {
-            0..=FEW => &[(FEW_ROUNDS, 100), (NARROW, 107)],
-            _ => &[(MANY_ROWS, 100), (ROWS_128[0], 119), (NARROW, 126)],
+            0..=FEW => &[(FEW_ROUNDS, 100), (NARROW, 113), (WIDE, 93)],
+            _ => &[(MANY_ROWS, 100), (ROWS_128[0], 101), (NARROW, 117)],
         };
         let shapes = tiles.iter().map(|&(tile, time)| (Self::cooperative(tile, side, subgroup), tile, time));
         let enough = |shape: &Self, tile| {
-            shape.tiles(m, n).1 >= if tile == MANY_ROWS { ENOUGH_OF_MANY } else { ENOUGH_FOR_ARITHMETIC }
+            let least = if tile == MANY_ROWS { ENOUGH_OF_MANY } else { ENOUGH_FOR_ARITHMETIC };
+            shape.tiles(m, n).1 >= least && (tile != WIDE || shape.divides(m, n))
         };
         let area = |shape: &Self| shape.tiles(m, n).1.div_ceil(MULTIPROCESSORS) * (shape.tile[0] * shape.tile[1]) as usize;
         let found = shapes.filter(|(shape, tile, _)| enough(shape, *tile) && shape.fits(limits));
@@ -228,6 +230,11 @@ impl Shape {
     fn tiles(&self, m: usize, n: usize) -> (usize, usize) {
         let tiles_m = m.div_ceil(self.tile[0] as usize);
         (tiles_m, tiles_m * n.div_ceil(self.tile[1] as usize))
+    }
+
+    /// Whether no tile reaches over an edge of `m` by `n`.
+    fn divides(&self, m: usize, n: usize) -> bool {
+        m.is_multiple_of(self.tile[0] as usize) && n.is_multiple_of(self.tile[1] as usize)
     }
 
     fn fits(&self, limits: &Limits) -> bool {
@@ -369,6 +376,7 @@ impl Matmul {
             .constant("TILE_M", tile_m)
             .constant("TILE_N", tile_n)
             .constant("TILE_K", tile_k)
+            .constant("WHOLE", shape.divides(self.x.dims().0, self.w.rows()))
             .slot("weights", format!("weights/{}", self.w.dtype()))
             .slot("finish", "matmul/finish/none")
             .slot(
@@ -392,6 +400,9 @@ impl Matmul {
             }
             Unit::Cooperative { side, subgroup } => {
                 let [a, b, c] = matrices(side);
+                // Measured of these alone.
+                let many = self.x.dims().0 > MANY && !self.w.dtype().is_quantized();
+                let spec = if many { spec.inputs_writable() } else { spec };
                 spec.flag(Flag::F16)
                     .flag(Flag::COOP_MATRIX)
                     .alias("Vec4", "vec4<f16>")
@@ -469,6 +480,11 @@ pub fn cases() -> Vec<Case> {
     // Few rounds with matrices of 16, and many with those of 8.
     add(DType::F16, [520, 9_860, 8], false, [0, 0]);
     add(DType::F16, [520, 1_400, 800], false, [0, 0]);
+    // The widest tiles, which divide the product, and those of many rows where they do.
+    add(DType::F16, [640, 5_120, 8], false, [0, 0]);
+    add(DType::F16, [640, 3_328, 8], false, [0, 0]);
+    add(DType::F16, [640, 1_920, 40], true, [4, 4]);
+    add(DType::Q4_0, [640, 4_992, 32], false, [0, 0]);
     // Narrow tiles of both, and the wide ones of prompts.
     add(DType::F16, [520, 4_900, 8], false, [0, 0]);
     add(DType::F16, [576, 960, 40], false, [0, 0]);
@@ -545,7 +561,7 @@ mod tests {
         }
         // MiniLM's: QKV, attention's output, up and down.
         let h100 = Profile::by_name("h100").unwrap();
-        for (m, tiles) in [(8192, [NARROW, NARROW, FEW_ROUNDS, NARROW]), (4608, [FEW_ROUNDS, FEW_ROUNDS, FEW_ROUNDS, ROWS_128[0]])] {
+        for (m, tiles) in [(8192, [FEW_ROUNDS, NARROW, WIDE, NARROW]), (4608, [FEW_ROUNDS, FEW_ROUNDS, WIDE, ROWS_128[0]])] {
             for ([n, k], tile) in [[1152, 384], [384, 384], [1536, 384], [384, 1536]].into_iter().zip(tiles) {
                 let shape = Shape::choose(&h100, [m, n, k], Factors::Plain);
                 assert_eq!(shape, Shape::cooperative(tile, 16, 32), "{m}x{n}x{k}");
@@ -612,7 +628,7 @@ mod tests {
             let unit = Unit::Cooperative { side, subgroup };
             let own = if side == 16 { &best::TILES_16[..] } else { &best::TILES_8 };
             let found: Vec<String> = cases().iter().map(|case| format!("{:?}", case.kernel.spec(&profile))).collect();
-            let all = [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS, FEW_ROUNDS, NARROW]].concat();
+            let all = [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS, FEW_ROUNDS, NARROW, WIDE]].concat();
             // Written by what most products are written by, but for those of one finish alone.
             let all = all.into_iter().map(|tile| (tile, "matmul/finish/none"));
             for ((groups, parts, k), finish) in all.chain(own.iter().map(|&tile| (tile, "matmul/finish/best"))) {

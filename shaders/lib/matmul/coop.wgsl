@@ -5,6 +5,8 @@
 const PITCH = TILE_K / 4u + 2u; // 16 bytes more than a row, so that eight rows lie in different banks
 const FOURS = SIDE * SIDE / 4u; // vectors of four in a matrix
 
+const_assert 4u * SUBGROUP % SIDE == 0u;
+
 alias Sums = array<MatC, 16>; // row i, column j at 4 i + j
 
 var<workgroup> x_tile: array<Vec4, TILE_M * PITCH>;
@@ -17,6 +19,53 @@ fn put_x(row: u32, i: u32, value: Vec4) {
 
 fn put_w(row: u32, i: u32, value: Vec4) {
     w_tile[row * PITCH + i] = value;
+}
+
+// Every row is `begin` of the columns from n on; of sums that are added up later, only those of the first subgroups.
+fn begin_matrix(n: u32, lane: u32) -> MatC {
+    let own = lane / SUBGROUP * FOURS;
+    // An invocation's columns are the same in all of its rows.
+    let column = n + 4u * lane % SIDE;
+    var four = vec4<f32>(begin(column), begin(column + 1u), begin(column + 2u), begin(column + 3u));
+    if GROUPS_K > 1u && lane / SUBGROUP >= GROUPS_M * GROUPS_N {
+        four = vec4<f32>(0.0);
+    }
+    subgroupBarrier();
+    for (var e = lane % SUBGROUP; e < FOURS; e += SUBGROUP) {
+        parts[own + e] = four;
+    }
+    subgroupBarrier();
+    return coopLoadT<MatC>(&parts[own], SIDE / 4u);
+}
+
+fn begin_sums(sums: ptr<function, Sums>, n0: u32, lane: u32) {
+    if BEGINS {
+        let n = params.y_offset + n0 + lane / SUBGROUP / GROUPS_M % GROUPS_N * (PARTS_N * SIDE);
+        (*sums)[0] = begin_matrix(n, lane);
+        if PARTS_N > 1u {
+            (*sums)[1] = begin_matrix(n + SIDE, lane);
+        }
+        if PARTS_N > 2u {
+            (*sums)[2] = begin_matrix(n + 2u * SIDE, lane);
+            (*sums)[3] = begin_matrix(n + 3u * SIDE, lane);
+        }
+        if PARTS_M > 1u {
+            (*sums)[4] = (*sums)[0];
+            (*sums)[5] = (*sums)[1];
+            (*sums)[6] = (*sums)[2];
+            (*sums)[7] = (*sums)[3];
+        }
+        if PARTS_M > 2u {
+            (*sums)[8] = (*sums)[0];
+            (*sums)[9] = (*sums)[1];
+            (*sums)[10] = (*sums)[2];
+            (*sums)[11] = (*sums)[3];
+            (*sums)[12] = (*sums)[0];
+            (*sums)[13] = (*sums)[1];
+            (*sums)[14] = (*sums)[2];
+            (*sums)[15] = (*sums)[3];
+        }
+    }
 }
 
 fn multiply(sums: ptr<function, Sums>, lane: u32) {

@@ -9,7 +9,7 @@
 
 // Columns n to n + 3: halves are written in multiples of four columns.
 fn write_four(m: u32, n: u32, sums: vec4<f32>) {
-    if m < params.m && n < columns() {
+    if WHOLE || (m < params.m && n < columns()) {
         let column = params.y_offset + n;
         let out = vec4<f32>(finish(column, sums.x), finish(column + 1u, sums.y), finish(column + 2u, sums.z),
                             finish(column + 3u, sums.w));
@@ -30,7 +30,7 @@ fn write(m: u32, n: u32, sum: f32) {
 @group(0) @binding(OUTPUT) var<storage, read_write> y: array<f32>; // y[M, y_stride]
 
 fn write(m: u32, n: u32, sum: f32) {
-    if m < params.m && n < columns() {
+    if WHOLE || (m < params.m && n < columns()) {
         let column = params.y_offset + n;
         let at = m * params.y_stride + column;
         if params.accumulate != 0u {

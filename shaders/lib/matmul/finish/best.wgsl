@@ -1,5 +1,6 @@
 // Of every 32 rows of w the best key of their products, of those that are not removed: y[M, y_stride] from y_offset on.
 #import matmul/in_order
+#import matmul/begin_none
 #import top_k/key
 
 @group(0) @binding(2) var<storage, read> removed: array<u32>; // removed[N / 32], a bit a row

@@ -4,8 +4,27 @@ const OUTPUT: u32 = 3u;
 
 #import matmul/finish/rows
 
+#import matmul/begin_bias
+
 const FINISHES = true;
 
+#ifdef HALVES
+// u P(u²) + 1/2 is Φ(u) up to 4.5 and 1 from there on: x Φ(x) within 5e-5, in a third of the instructions of what follows.
+fn finish(n: u32, sum: f32) -> f32 {
+    let x = with_bias(n, sum);
+    let u = clamp(x, -4.5, 4.5);
+    let z = u * u;
+    var p = z * 3.0000134e-11 - 3.283918e-9;
+    p = p * z + 1.5802594e-7;
+    p = p * z - 4.4316894e-6;
+    p = p * z + 8.120977e-5;
+    p = p * z - 0.0010362538;
+    p = p * z + 0.009580655;
+    p = p * z - 0.065977275;
+    p = p * z + 0.39870858;
+    return x * (u * p + 0.5);
+}
+#else
 // erfc(x) for x >= 0, off by at most 1.5e-7 (Abramowitz and Stegun 1964, 7.1.26).
 fn erfc_positive(x: f32) -> f32 {
     let t = 1.0 / (1.0 + 0.3275911 * x);
@@ -14,7 +33,8 @@ fn erfc_positive(x: f32) -> f32 {
 }
 
 fn finish(n: u32, sum: f32) -> f32 {
-    let x = sum + bias[n];
+    let x = with_bias(n, sum);
     let half_tail = 0.5 * erfc_positive(abs(x) * 0.7071067811865476);
     return x * select(half_tail, 1.0 - half_tail, x >= 0.0);
 }
+#endif

@@ -3,10 +3,15 @@ const OUTPUT: u32 = 2u;
 
 #import matmul/write
 
+#import matmul/begin_none
+
 const FINISHES = true;
 
 fn row_of(n0: u32, r: u32) -> u32 {
     let gate = n0 / 2u + r / (2u * SIDE) * SIDE + r % SIDE;
+    if WHOLE {
+        return gate + select(0u, columns(), r % (2u * SIDE) >= SIDE);
+    }
     return min(gate, columns() - 1u) + select(0u, columns(), r % (2u * SIDE) >= SIDE);
 }
 
