@@ -86,8 +86,6 @@ const ROWS_128: [CooperativeTile; 3] = [([4, 2, 1], [2, 4], 64), ([2, 4, 1], [2,
 const MANY_ROWS: CooperativeTile = ([2, 2, 1], [4, 4], 32);
 /// The same where K has few rounds, and writing sums takes its share: eight subgroups that hold half as much.
 const FEW_ROUNDS: CooperativeTile = ([2, 4, 1], [4, 2], 64);
-/// Of products that it divides evenly, as few rounds and plain weights: reads a quarter less than 128 x 128.
-const WIDE: CooperativeTile = ([2, 4, 1], [4, 4], 32);
 /// At most as many elements of K are few rounds: 384 were measured, and 1536.
 const FEW: usize = 768;
 /// The same of 96 rows of `w`, for plain weights where K is at most [`NARROW_K`].
@@ -99,7 +97,7 @@ const NARROW_K: usize = 2048;
 const ENOUGH_FOR_ARITHMETIC: usize = 96;
 /// The same where reading `w` is most of the work, and more bytes under way are faster.
 const ENOUGH_FOR_READING: usize = 192;
-/// More rows than this have tiles of [`MANY_ROWS`], [`FEW_ROUNDS`], [`NARROW`] or [`WIDE`].
+/// More rows than this have tiles of [`MANY_ROWS`], [`FEW_ROUNDS`] or [`NARROW`].
 const MANY: usize = 512;
 /// As many tiles of [`MANY_ROWS`] at least; twice as many of [`FEW_ROUNDS`] with quantised weights.
 const ENOUGH_OF_MANY: usize = 192;
@@ -147,19 +145,18 @@ impl Shape {
     }
 
     /// The shape for many rows and plain weights, K at most [`NARROW_K`]: where the busiest multiprocessor has least to do.
-    /// (MiniLM's products on an H100, each in a loop of its own, us with [`FEW_ROUNDS`], [`NARROW`] and [`WIDE`]. 8192 rows: QKV 44,
-    /// 46; attention's output 19, 16.6; up 57, 61, 53. 4608 rows: QKV 28, 31; output 10.7, 16.5; up 38, 40, 35. With K 1536, down, with
-    /// [`MANY_ROWS`], `ROWS_128[0]` and [`NARROW`]: 55, 55, 48; 32, 28, 47.)
+    /// (MiniLM's products on an H100, each in a loop of its own, us with [`FEW_ROUNDS`] and [`NARROW`]. 8192 rows: QKV 44, 46; attention's
+    /// output 19, 16.6; up 57, 61. 4608 rows: QKV 28, 31; output 10.7, 16.5; up 38, 40. With K 1536, down, with [`MANY_ROWS`],
+    /// `ROWS_128[0]` and [`NARROW`]: 55, 55, 48; 32, 28, 47.)
     fn of_many([m, n, k]: [usize; 3], side: u32, subgroup: u32, limits: &Limits) -> Option<Self> {
         // The time for an area, from the same measurements less 3 us for a dispatch.
         let tiles: &[(CooperativeTile, usize)] = match k {
-            0..=FEW => &[(FEW_ROUNDS, 100), (NARROW, 113), (WIDE, 93)],
+            0..=FEW => &[(FEW_ROUNDS, 100), (NARROW, 113)],
             _ => &[(MANY_ROWS, 100), (ROWS_128[0], 101), (NARROW, 117)],
         };
         let shapes = tiles.iter().map(|&(tile, time)| (Self::cooperative(tile, side, subgroup), tile, time));
         let enough = |shape: &Self, tile| {
-            let least = if tile == MANY_ROWS { ENOUGH_OF_MANY } else { ENOUGH_FOR_ARITHMETIC };
-            shape.tiles(m, n).1 >= least && (tile != WIDE || shape.divides(m, n))
+            shape.tiles(m, n).1 >= if tile == MANY_ROWS { ENOUGH_OF_MANY } else { ENOUGH_FOR_ARITHMETIC }
         };
         let area = |shape: &Self| shape.tiles(m, n).1.div_ceil(MULTIPROCESSORS) * (shape.tile[0] * shape.tile[1]) as usize;
         let found = shapes.filter(|(shape, tile, _)| enough(shape, *tile) && shape.fits(limits));
@@ -376,7 +373,8 @@ impl Matmul {
             .constant("TILE_M", tile_m)
             .constant("TILE_N", tile_n)
             .constant("TILE_K", tile_k)
-            .constant("WHOLE", shape.divides(self.x.dims().0, self.w.rows()))
+            // At 512 rows 7B's F16 prompts lost 4 % with it.
+            .constant("WHOLE", self.x.dims().0 > MANY && shape.divides(self.x.dims().0, self.w.rows()))
             .slot("weights", format!("weights/{}", self.w.dtype()))
             .slot("finish", "matmul/finish/none")
             .slot(
@@ -480,8 +478,7 @@ pub fn cases() -> Vec<Case> {
     // Few rounds with matrices of 16, and many with those of 8.
     add(DType::F16, [520, 9_860, 8], false, [0, 0]);
     add(DType::F16, [520, 1_400, 800], false, [0, 0]);
-    // The widest tiles, which divide the product, and those of many rows where they do.
-    add(DType::F16, [640, 5_120, 8], false, [0, 0]);
+    // Tiles of many rows that divide the product.
     add(DType::F16, [640, 3_328, 8], false, [0, 0]);
     add(DType::F16, [640, 1_920, 40], true, [4, 4]);
     add(DType::Q4_0, [640, 4_992, 32], false, [0, 0]);
@@ -561,7 +558,7 @@ mod tests {
         }
         // MiniLM's: QKV, attention's output, up and down.
         let h100 = Profile::by_name("h100").unwrap();
-        for (m, tiles) in [(8192, [FEW_ROUNDS, NARROW, WIDE, NARROW]), (4608, [FEW_ROUNDS, FEW_ROUNDS, WIDE, ROWS_128[0]])] {
+        for (m, tiles) in [(8192, [FEW_ROUNDS, NARROW, FEW_ROUNDS, NARROW]), (4608, [FEW_ROUNDS, FEW_ROUNDS, FEW_ROUNDS, ROWS_128[0]])] {
             for ([n, k], tile) in [[1152, 384], [384, 384], [1536, 384], [384, 1536]].into_iter().zip(tiles) {
                 let shape = Shape::choose(&h100, [m, n, k], Factors::Plain);
                 assert_eq!(shape, Shape::cooperative(tile, 16, 32), "{m}x{n}x{k}");
@@ -628,7 +625,7 @@ mod tests {
             let unit = Unit::Cooperative { side, subgroup };
             let own = if side == 16 { &best::TILES_16[..] } else { &best::TILES_8 };
             let found: Vec<String> = cases().iter().map(|case| format!("{:?}", case.kernel.spec(&profile))).collect();
-            let all = [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS, FEW_ROUNDS, NARROW, WIDE]].concat();
+            let all = [&ROWS_16[..], &ROWS_32, &ROWS_64, &ROWS_128, &[MANY_ROWS, FEW_ROUNDS, NARROW]].concat();
             // Written by what most products are written by, but for those of one finish alone.
             let all = all.into_iter().map(|tile| (tile, "matmul/finish/none"));
             for ((groups, parts, k), finish) in all.chain(own.iter().map(|&tile| (tile, "matmul/finish/best"))) {

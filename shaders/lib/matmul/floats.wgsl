@@ -7,17 +7,17 @@ const W_LOADS = (W_UNITS + WORKGROUP - 1u) / WORKGROUP;
 const X_ROW = TILE_K / X_UNIT; // units of a row
 const W_ROW = TILE_K / UNIT;
 
-// Row and place within it of an invocation's l-th unit: the same place of rows at equal distances, or where rows do not divide the
-// workgroup whatever comes.
+// Row and place within it of an invocation's l-th unit. Of whole tiles, where rows divide the workgroup, as the same place of rows at
+// equal distances.
 fn x_place(lane: u32, l: u32) -> vec2<u32> {
-    if WORKGROUP % X_ROW == 0u {
+    if WHOLE && WORKGROUP % X_ROW == 0u {
         return vec2<u32>(lane / X_ROW + l * (WORKGROUP / X_ROW), lane % X_ROW);
     }
     return vec2<u32>((lane + l * WORKGROUP) / X_ROW, (lane + l * WORKGROUP) % X_ROW);
 }
 
 fn w_place(lane: u32, l: u32) -> vec2<u32> {
-    if WORKGROUP % W_ROW == 0u {
+    if WHOLE && WORKGROUP % W_ROW == 0u {
         return vec2<u32>(lane / W_ROW + l * (WORKGROUP / W_ROW), lane % W_ROW);
     }
     return vec2<u32>((lane + l * WORKGROUP) / W_ROW, (lane + l * WORKGROUP) % W_ROW);
@@ -57,7 +57,7 @@ fn load(m0: u32, n0: u32, k0: u32, lane: u32) -> Loaded {
         if W_UNITS % WORKGROUP == 0u || at < W_UNITS {
             let place = w_place(lane, l);
             var unit = k0 / UNIT + place.y;
-            if K % TILE_K != 0u {
+            if !WHOLE || K % TILE_K != 0u {
                 unit = min(unit, K / UNIT - 1u);
             }
             out.w[l] = unit_raw(row_of(n0, place.x) * ROW_VEC4, unit);
