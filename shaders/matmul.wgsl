@@ -15,7 +15,7 @@ struct Params {
 @group(0) @binding(15) var<uniform> params: Params;
 #import x
 // row_of(n0, r): the row of w at row r of a tile that begins at n0. Where sums go, y among it, lies behind inputs of its own;
-// with cooperative matrices write_sums(sums, m0, n0, lane), too.
+// with cooperative matrices write_sums(sums, m0, n0, lane), too, and begin(column of y), what sums begin with where BEGINS.
 #import finish
 
 // Tiles [TILE_M, TILE_K] and [TILE_N, TILE_K] lie in workgroup memory. load: an invocation's share of the next; store: puts it

@@ -7,7 +7,7 @@ use crate::shader::{PARAMS, Spec};
 /// How a shader uses a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
-    /// `var<storage, read>`.
+    /// `var<storage, read>`; what is compiled of [`Spec::inputs_writable`] has `read_write`.
     Read,
     /// `var<storage, read_write>`, also for outputs that are only written: WGSL has no write-only storage.
     Write,
@@ -36,17 +36,15 @@ impl Pipeline {
     pub(super) fn compile(context: &Context, spec: &Spec, accesses: &[Access]) -> Result<Self> {
         let device = context.device();
         let name = spec.kernel();
-        let mut source = spec.render()?;
-        let writable = spec.has_inputs_writable() && cfg!(not(target_arch = "wasm32"));
-        if writable {
-            source = source.replace("var<storage, read> ", "var<storage, read_write> ");
-        }
+        let writable = spec.has_inputs_writable();
+        let source = spec.render_to_compile()?;
         context.check()?;
         let descriptor =
             wgpu::ShaderModuleDescriptor { label: Some(name), source: wgpu::ShaderSource::Wgsl(source.into()) };
         let module = if spec.is_trusted() {
-            // SAFETY: a trusted spec is one whose kernel the test harness runs, with bounds checks on, over every shape
-            // class, with guard zones around its buffers; its loops have bounds from the shapes that `check` accepts.
+            // SAFETY: a trusted spec is one whose kernel the test harness runs over its classes of shapes, with guard zones around
+            // what it writes; its loops have bounds from the shapes that `check` accepts. wgpu asks drivers that can to keep
+            // accesses within buffers, so that a kernel that read past one would read zeros or what lies in it.
             unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
         } else {
             device.create_shader_module(descriptor)

@@ -34,7 +34,7 @@ pub(super) const KEYS: usize = 32;
 /// Bytes of workgroup memory for attention by cooperative matrices: keys and values, scores and weights, each row with its padding.
 /// `ways` invocations share a row.
 pub(super) fn tile_bytes(queries: usize, head_dim: usize, ways: usize) -> usize {
-    2 * KEYS * (2 * head_dim + 16) + queries * (4 * KEYS + 16 * ways + 2 * KEYS + 16)
+    2 * KEYS * (2 * head_dim + 16) + queries * (4 * KEYS + 16 * ways.min(2) + 2 * KEYS + 16)
 }
 
 /// Whether heads divide into matrices. `attention/matrices.wgsl` names 16 of sums, of which larger heads than 128 would leave few

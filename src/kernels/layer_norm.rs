@@ -10,7 +10,7 @@ use super::testing::{Case, CaseBuilder, Compare};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::params;
-use crate::profile::Profile;
+use crate::profile::{Backend, Profile};
 use crate::shader::{Flag, Spec, Target};
 use crate::tensor::Tensor;
 
@@ -67,8 +67,9 @@ params! {
 /// Invocations of a workgroup, and of a row.
 fn shape(profile: &Profile, cols: usize) -> (u32, u32) {
     match profile.fixed_subgroup() {
-        // A subgroup a row waits for no barrier, and of workgroups of one subgroup an H100 starts 8192 in 5 us alone.
-        Some(lanes) if cols as u32 <= 32 * lanes => ((4 * lanes).min(profile.limits.max_workgroup_invocations), lanes),
+        // A subgroup a row waits for no barrier, and of workgroups of one subgroup an H100 starts 8192 in 5 us alone. Browsers may name
+        // a size that is not fixed.
+        Some(lanes) if (8..=64).contains(&lanes) && cols as u32 <= 32 * lanes && profile.backend != Backend::Browser => (4 * lanes, lanes),
         // Four vectors an invocation: enough under way, and small workgroups have short barriers.
         _ => [(cols as u32).div_ceil(16).next_power_of_two().clamp(32, 256); 2].into(),
     }
@@ -240,4 +241,34 @@ pub fn cases() -> Vec<Case> {
         cases.push(builder.case(format!("{rows}x{cols} f16{}", if to_floats { " and f32" } else { "" }), kernel));
     }
     cases
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workgroup_holds_whole_rows_on_every_device() {
+        let mut profiles = Profile::stored();
+        let h100 = Profile::by_name("h100").unwrap();
+        profiles.extend([4, 8, 16, 64, 128].map(|size| {
+            let mut profile = h100.clone();
+            profile.subgroup = crate::profile::Subgroup { min: size, max: size };
+            profile
+        }));
+        for profile in profiles {
+            for case in cases() {
+                let name = &profile.name;
+                let source = case.kernel.spec(&profile).render().unwrap();
+                crate::shader::reflect::validate(&source, &profile).unwrap_or_else(|error| panic!("{} for {name}: {error}", case.name));
+            }
+            for cols in [8, 384, 1024, 4100, 8192] {
+                let (workgroup, lanes) = shape(&profile, cols);
+                let limits = &profile.limits;
+                assert!(workgroup % lanes == 0 && workgroup <= limits.max_workgroup_invocations.min(limits.max_workgroup_size[0]));
+                let alone = lanes == workgroup || profile.fixed_subgroup() == Some(lanes) && cols <= 32 * lanes as usize;
+                assert!(alone, "{}: {cols} columns by {lanes} of {workgroup}", profile.name);
+            }
+        }
+    }
 }

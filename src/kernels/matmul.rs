@@ -500,7 +500,8 @@ pub fn cases() -> Vec<Case> {
         add(dtype, [17, 72, 256], dtype == DType::Q4_1, [3, 4]);
     }
     // Every height of tiles, blocks that are no whole rounds, and enough tiles for the widest.
-    for (m, n, k) in [(9, 70, 96), (33, 65, 160), (70, 130, 32), (512, 3_072, 64), (500, 3_085, 96)] {
+    let sizes = [(9, 70, 96), (33, 65, 160), (70, 130, 32), (512, 3_072, 64), (500, 3_085, 96), (640, 1_280, 64)];
+    for (m, n, k) in sizes {
         add(DType::Q4_0, [m, n, k], m == 500, [0, n % 2]);
     }
     cases.extend(bias::cases());
@@ -637,6 +638,21 @@ mod tests {
                 assert!(hit, "{unit:?}: no case has {wanted:?}");
             }
         }
+    }
+
+    /// Tiles of many rows that divide the product occur with every finish, and those that do not.
+    #[test]
+    fn the_cases_reach_every_finish_with_and_without_bounds() {
+        let h100 = Profile::by_name("h100").unwrap();
+        let found: Vec<String> = cases().iter().map(|case| format!("{:?}", case.kernel.spec(&h100))).collect();
+        for finish in ["none", "bias", "bias_gelu", "swiglu"] {
+            for whole in [true, false] {
+                let wanted = [format!("\"matmul/finish/{finish}\""), format!("\"WHOLE\": Bool({whole})")];
+                assert!(found.iter().any(|spec| wanted.iter().all(|part| spec.contains(part))), "no case has {wanted:?}");
+            }
+        }
+        let bytes = |spec: &&String| spec.contains("matmul/x_q8") && spec.contains("\"WHOLE\": Bool(true)");
+        assert!(found.iter().any(|spec| bytes(&spec)), "no case of bytes divides");
     }
 
     #[test]

@@ -50,12 +50,25 @@ fn each_source(mut look: impl FnMut(&Case, &Profile, &str)) {
 #[test]
 fn every_variant_compiles_for_every_profile() {
     let mut failures = Vec::new();
+    let mut writable = 0;
     each_source(|case, profile, source| {
-        if let Err(error) = reflect::validate(source, profile) {
+        let spec = case.kernel.spec(profile);
+        let compiled = spec.render_to_compile().unwrap();
+        if compiled != source {
+            writable += 1;
+            assert!(
+                spec.has_inputs_writable() && !compiled.contains("storage, read>"),
+                "{} for {}",
+                case.name,
+                profile.name
+            );
+        }
+        if let Err(error) = reflect::validate(&compiled, profile) {
             failures.push(format!("{} for {}: {error}", case.name, profile.name));
         }
     });
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(writable > 0);
 }
 
 #[test]

@@ -228,8 +228,9 @@ impl Spec {
         self.trusted
     }
 
-    /// Declares inputs `read_write` too where it compiles natively. NVIDIA's compiler then issues a round's loads before its products
-    /// and not among them, and leaves out the cache for what never changes: products of matrices take 6 % less on an H100.
+    /// Compiles with inputs declared `read_write` too. NVIDIA's compiler then issues a round's loads before its products of
+    /// matrices and not among them, and saves registers: 6 % of a product of K 4096 in a loop of its own, 3 % of one of K 384 in a plan.
+    /// The device then waits between dispatches that share inputs, as it does where one reads what another wrote.
     #[must_use]
     pub fn inputs_writable(mut self) -> Spec {
         self.inputs_writable = true;
@@ -263,6 +264,15 @@ impl Spec {
     /// unknown directive, import or flag, an unbalanced block, a cycle of imports.
     pub fn render(&self) -> Result<String> {
         self.render_from(&library::get)
+    }
+
+    /// [`Self::render`] as the device is given it.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub(crate) fn render_to_compile(&self) -> Result<String> {
+        let source = self.render()?;
+        Ok(if self.inputs_writable { source.replace("var<storage, read>", "var<storage, read_write>") } else { source })
     }
 
     fn render_from(&self, files: &dyn Fn(&str) -> Option<&'static str>) -> Result<String> {
@@ -384,6 +394,7 @@ mod tests {
             base().alias("A", "f32"),
             base().slot("weights", "weights/q6_k"),
             base().trusted(),
+            base().inputs_writable(),
         ];
         let keys: HashMap<_, _> = specs.iter().enumerate().map(|(index, spec)| (spec.clone(), index)).collect();
         assert_eq!(keys.len(), specs.len());
@@ -395,6 +406,7 @@ mod tests {
         let order = base().constant("A", 1u32).constant("B", 2u32);
         assert_eq!(order, base().constant("B", 2u32).constant("A", 1u32));
         assert!(base().trusted().is_trusted() && !base().is_trusted());
+        assert!(base().inputs_writable().has_inputs_writable() && !base().has_inputs_writable());
     }
 
     #[test]

@@ -22,7 +22,8 @@ const PARTS: u32 = (QUERIES + 2u * KEYS - 1u) / (2u * KEYS); // of the queries, 
 const QUERY_LOADS: u32 = (QUERIES / PARTS * UNITS + WORKGROUP - 1u) / WORKGROUP;
 // Rows end in padding, so that eight of them lie in different banks; each is whole units of 16 bytes, which matrices want.
 const PITCH: u32 = COLUMNS + 2u;
-const S_PITCH: u32 = KEYS / 4u + WAYS;
+// Two invocations read a row of scores each their half.
+const S_PITCH: u32 = KEYS / 4u + min(WAYS, 2u);
 const P_PITCH: u32 = KEYS / 4u + 2u;
 
 alias Sums = array<MatC, 16>;

@@ -1,5 +1,5 @@
 // Sums as elements of y, which lies at OUTPUT. finish(column of y, sum): what is done to a sum before it is written, FINISHES
-// where that is anything; columns(): those that are written.
+// where that is anything (of matrices, besides what they begin with); columns(): those that are written.
 
 #ifdef HALVES
 #ifdef COOP_MATRIX

@@ -99,8 +99,9 @@ pub(super) fn cases() -> Vec<Case> {
     for (dtype, [m, n, k]) in [
         (DType::Q4_0, [130, 2_080, 64]),
         (DType::F16, [500, 3_104, 64]),
-        // Narrow tiles.
+        // Narrow tiles, over an edge and not.
         (DType::F16, [520, 2_464, 64]),
+        (DType::F16, [640, 2_496, 64]),
         (DType::Q8_0, [64, 6_144, 32]),
         (DType::Q4_K, [500, 1_568, 256]),
     ] {
