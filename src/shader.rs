@@ -17,6 +17,8 @@ mod preprocess;
 pub(crate) mod reflect;
 mod spec;
 
+#[cfg(feature = "burn-inference")]
+pub(crate) use spec::writable;
 pub use spec::{Const, Flag, Flags, Spec, Target};
 
 /// The index of a shader's parameters in group 0, behind more tensors than any kernel has. One group for all: a second one, at

@@ -272,7 +272,7 @@ impl Spec {
     /// As [`Self::render`].
     pub(crate) fn render_to_compile(&self) -> Result<String> {
         let source = self.render()?;
-        Ok(if self.inputs_writable { source.replace("var<storage, read>", "var<storage, read_write>") } else { source })
+        Ok(if self.inputs_writable { writable(&source) } else { source })
     }
 
     fn render_from(&self, files: &dyn Fn(&str) -> Option<&'static str>) -> Result<String> {
@@ -314,6 +314,11 @@ impl Spec {
         }
         Ok(header)
     }
+}
+
+/// The shader with all bindings of tensors writable.
+pub(crate) fn writable(source: &str) -> String {
+    source.replace("var<storage, read>", "var<storage, read_write>")
 }
 
 #[cfg(test)]

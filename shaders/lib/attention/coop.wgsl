@@ -29,12 +29,6 @@ fn cached(slot: u32, kv: u32, key: u32) -> u32 {
     return ((page * params.kv_count + kv) * PAGE + key % PAGE) * UNITS;
 }
 
-// Where a workgroup's outputs go.
-struct Place {
-    first: u32, // query
-    head: u32,
-}
-
 fn place_of(place: Place, row: u32) -> u32 {
     let query = place.first + row;
     return (query / GROUP * params.heads + place.head + query % GROUP) * COLUMNS;

@@ -22,7 +22,7 @@ const PARTS: u32 = (QUERIES + 2u * KEYS - 1u) / (2u * KEYS); // of the queries, 
 const QUERY_LOADS: u32 = (QUERIES / PARTS * UNITS + WORKGROUP - 1u) / WORKGROUP;
 // Rows end in padding, so that eight of them lie in different banks; each is whole units of 16 bytes, which matrices want.
 const PITCH: u32 = COLUMNS + 2u;
-// Two invocations read a row of scores each their half.
+// Where two invocations share a row of scores, which they read a vector each at a time.
 const S_PITCH: u32 = KEYS / 4u + min(WAYS, 2u);
 const P_PITCH: u32 = KEYS / 4u + 2u;
 
@@ -550,8 +550,14 @@ fn attend(q: ptr<function, Queries>, o: ptr<function, Sums>, softmax: ptr<functi
     weigh(o, first_own * P_PITCH);
 }
 
-// Writes the outputs of a subgroup's rows, of which `count` count: neighbours write neighbouring vectors. place_of(row): the first vector
-// of the workgroup's row. A row that attended to nothing becomes zero.
+// Where a workgroup's outputs go.
+struct Place {
+    first: u32, // its first row
+    head: u32,
+}
+
+// Writes the outputs of a subgroup's rows, of which `count` of the workgroup count: neighbours write neighbouring vectors. place_of(place,
+// row): the first vector of the workgroup's row. A row that attended to nothing becomes zero.
 fn put_rows(o: ptr<function, Sums>, softmax: Softmax, place: Place, count: u32, lane: u32) {
     let first_own = first_of(lane);
     var total = softmax.total;

@@ -15,12 +15,6 @@ fn load(key: u32, last: u32, column: u32, lane: u32) -> Loaded {
     return out;
 }
 
-// Where a workgroup's outputs go.
-struct Place {
-    first: u32, // row
-    head: u32,
-}
-
 fn place_of(place: Place, row: u32) -> u32 {
     return ((place.first + row) * HEADS + place.head) * COLUMNS;
 }

@@ -123,6 +123,37 @@ pub(super) fn cases() -> Vec<Case> {
 
 #[cfg(test)]
 mod tests {
+    /// What the shader says of its polynomial for halves, by the coefficients that stand in it.
+    #[test]
+    fn the_polynomial_is_as_close_as_the_shader_says() {
+        let source = crate::shader::library::get("lib/matmul/finish/bias_gelu.wgsl").unwrap();
+        let (_, halves) = source.split_once("#ifdef HALVES").unwrap();
+        let (halves, _) = halves.split_once("#else").unwrap();
+        let mut coefficients = Vec::new();
+        for line in halves.lines().map(str::trim).filter(|line| line.starts_with("var p =") || line.starts_with("p =")) {
+            let words: Vec<_> = line.trim_end_matches(';').split(' ').collect();
+            for pair in words.windows(2) {
+                if let Ok(value) = pair[1].parse::<f32>() {
+                    coefficients.push(if pair[0] == "-" { -value } else { value });
+                }
+            }
+        }
+        assert_eq!(coefficients.len(), 9);
+        for step in -120_000..120_000 {
+            let x = step as f32 / 10_000.0;
+            let (kept, u) = (x.max(-4.5), x.clamp(-4.5, 4.5));
+            let p = coefficients.iter().fold(0.0, |p, c| p * (u * u) + c);
+            let error = (f64::from(kept * (u * p + 0.5)) - super::gelu(f64::from(x))).abs();
+            let limit = match x {
+                _ if x < -4.5 => 2.1e-5,
+                _ if x <= 4.5 => 6e-5,
+                // And the rounding of f32.
+                _ => 4.6e-6 * f64::from(x),
+            };
+            assert!(error <= limit, "{x}: off by {error:e}");
+        }
+    }
+
     #[test]
     fn gelu_is_that_of_torch() {
         // torch.nn.functional.gelu in float64.

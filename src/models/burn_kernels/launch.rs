@@ -207,8 +207,7 @@ impl Launcher {
 
 /// The shader with all bindings writable, its parameters behind the tensors in group 0, and `main` naming every binding.
 fn adapt(source: &str, bindings: usize) -> String {
-    let source = source
-        .replace("var<storage, read>", "var<storage, read_write>")
+    let source = crate::shader::writable(source)
         .replace("@group(0) @binding(15) var<uniform>", &format!("@group(0) @binding({bindings}) var<uniform>"));
     let name = |line: &str| {
         let (_, declared) = line.split_once("var<storage, read_write> ")?;
