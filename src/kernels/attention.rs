@@ -31,10 +31,33 @@ pub struct Attention {
 /// Keys that cooperative matrices take at a time.
 pub(super) const KEYS: usize = 32;
 
-/// Bytes of workgroup memory for attention by cooperative matrices: keys and values, scores and weights, each row with its padding.
-/// `ways` invocations share a row.
-pub(super) fn tile_bytes(queries: usize, head_dim: usize, ways: usize) -> usize {
-    2 * KEYS * (2 * head_dim + 16) + queries * (4 * KEYS + 16 * ways.min(2) + 2 * KEYS + 16)
+/// Workgroup memory that NVIDIA's Vulkan driver gives the workgroups of a multiprocessor together, each of which takes 1 KiB besides:
+/// on an H100 two run at once with 24 KiB each, three with 16 and four with 12, but one with 28.
+const RESIDENT_BYTES: usize = 54 << 10;
+
+/// How attention by cooperative matrices lies in workgroup memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tile {
+    /// Matrices of a subgroup's scores that go through it side by side: a half of two, where a multiprocessor then has a workgroup
+    /// more.
+    pub shown: usize,
+    /// Bytes of a workgroup: keys and values, scores and weights, each row with its padding.
+    pub bytes: usize,
+}
+
+impl Tile {
+    /// For a workgroup's queries, in matrices of `side` held by subgroups of a size.
+    pub(super) fn new(queries: usize, head_dim: usize, side: usize, subgroup: usize) -> Self {
+        let with = |shown: usize| {
+            let scores = 4 * side * shown + 16 * (subgroup / side).min(2);
+            Self { shown, bytes: 2 * KEYS * (2 * head_dim + 16) + queries * (scores + 2 * KEYS + 16) }
+        };
+        let (all, one) = (with(KEYS / side), with(1));
+        let residents = |tile: Self| RESIDENT_BYTES / (tile.bytes + 1024);
+        // Rows of one are whole vectors for those who share them.
+        let halved = all.shown == 2 && (side / 4).is_multiple_of(subgroup / side);
+        if halved && residents(one) > residents(all) { one } else { all }
+    }
 }
 
 /// Whether heads divide into matrices. `attention/matrices.wgsl` names 16 of sums, of which larger heads than 128 would leave few

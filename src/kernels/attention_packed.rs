@@ -1,7 +1,7 @@
 //! `y = softmax(q · kᵀ · scale) · v` of packed texts, each row to all rows of its own text, in tiles of 32 or 64 rows with an
 //! online softmax (Dao et al. 2022, FlashAttention).
 
-use super::attention::{KEYS, is_whole, tile_bytes};
+use super::attention::{KEYS, Tile, is_whole};
 use super::host::Host;
 use super::kernel::{Binding, Kernel, Params, expect, expect_shape, read};
 use super::matmul::{cooperative, matrices};
@@ -41,7 +41,7 @@ impl Unit {
     fn workgroup_bytes(self, head_dim: usize) -> usize {
         match self {
             Unit::Lanes { .. } => 16_384,
-            Unit::Cooperative { side, subgroup } => tile_bytes(self.queries(), head_dim, subgroup / side),
+            Unit::Cooperative { side, subgroup } => Tile::new(self.queries(), head_dim, side, subgroup).bytes,
         }
     }
 }
@@ -118,20 +118,22 @@ impl Kernel for AttentionPacked {
             .slot("qkv", if self.qkv.dtype() == DType::F16 { "attention_packed/qkv_f16" } else { "attention_packed/qkv_f32" })
             .trusted();
         let spec = self.y.output(spec);
-        let (side, subgroup) = match self.unit(profile) {
+        let unit = self.unit(profile);
+        let (side, subgroup) = match unit {
             Unit::Lanes { f16: true } => return spec.flag(Flag::F16).alias("Vec4", "vec4<f16>"),
             Unit::Lanes { f16: false } => return spec.alias("Vec4", "vec4<f32>"),
-            Unit::Cooperative { side, subgroup } => (side as u32, subgroup as u32),
+            Unit::Cooperative { side, subgroup } => (side, subgroup),
         };
-        let [a, b, c] = matrices(side);
+        let [a, b, c] = matrices(side as u32);
         spec.flag(Flag::F16)
             .flag(Flag::SUBGROUPS)
             .flag(Flag::COOP_MATRIX)
             .alias("MatA", a)
             .alias("MatB", b)
             .alias("MatC", c)
-            .constant("SIDE", side)
-            .constant("SUBGROUP", subgroup)
+            .constant("SIDE", side as u32)
+            .constant("SUBGROUP", subgroup as u32)
+            .constant("SHOWN", Tile::new(unit.queries(), self.head_dim(), side, subgroup).shown as u32)
             .constant("TEAM", TEAM as u32)
             .constant("KEYS", KEYS as u32)
     }

@@ -1,7 +1,7 @@
 //! `y = softmax(q · kᵀ · scale, causal) · v`, in tiles of 32 to 128 queries and 32 or more keys with an online softmax (Dao
 //! et al. 2022, FlashAttention).
 
-use super::attention::{Attention, KEYS, Shape, is_whole, tile_bytes};
+use super::attention::{Attention, KEYS, Shape, Tile, is_whole};
 use super::attention_decode::{shapes, tolerance};
 use super::cache::PAGE;
 use super::host::Host;
@@ -68,7 +68,7 @@ impl Unit {
     fn workgroup_bytes(self, head_dim: usize) -> usize {
         match self {
             Unit::Lanes => 16384,
-            Unit::Cooperative { side, subgroup, .. } => tile_bytes(self.queries(), head_dim, subgroup / side),
+            Unit::Cooperative { side, subgroup, .. } => Tile::new(self.queries(), head_dim, side, subgroup).bytes,
         }
     }
 }
@@ -121,7 +121,8 @@ impl Kernel for AttentionPrefill {
             .trusted();
         let spec = self.y.output(spec);
         let spec = if self.y.is_q8() { spec.flag(Flag::DOT4) } else { spec };
-        let Unit::Cooperative { side, subgroup, team } = self.unit(profile) else { return spec };
+        let unit = self.unit(profile);
+        let Unit::Cooperative { side, subgroup, team } = unit else { return spec };
         let [a, b, c] = matrices(side as u32);
         spec.flag(Flag::F16)
             .flag(Flag::SUBGROUPS)
@@ -131,6 +132,7 @@ impl Kernel for AttentionPrefill {
             .alias("MatC", c)
             .constant("TEAM", team as u32)
             .constant("KEYS", KEYS as u32)
+            .constant("SHOWN", Tile::new(unit.queries(), self.attention.heads.head_dim, side, subgroup).shown as u32)
             .constant("SIDE", side as u32)
             .constant("SUBGROUP", subgroup as u32)
     }

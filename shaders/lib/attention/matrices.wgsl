@@ -13,22 +13,27 @@ const HEADROOM: f32 = 15.0;
 const COLUMNS: u32 = HEAD_DIM / 4u; // vectors of four in a head
 const UNITS: u32 = HEAD_DIM / 8u; // units of eight halves in a head
 const TILES: u32 = HEAD_DIM / SIDE;
-const BATCH: u32 = KEYS / SIDE; // matrices side by side in `scores`
-const BATCHES: u32 = (TILES + BATCH - 1u) / BATCH;
+const BATCH: u32 = KEYS / SIDE; // matrices of scores
+const ROUNDS: u32 = BATCH / SHOWN; // in which they go through `scores`, SHOWN side by side: 1 or 2
+const BATCHES: u32 = (TILES + SHOWN - 1u) / SHOWN; // the same of sums
 const WAYS: u32 = SUBGROUP / SIDE; // invocations that share a row
-const HELD: u32 = KEYS / 4u / WAYS;
+const S_COLUMNS: u32 = SHOWN * SIDE / 4u; // vectors of a row of `scores`
+const HELD: u32 = S_COLUMNS / WAYS; // an invocation's of them
 const LOADS: u32 = (KEYS * UNITS + WORKGROUP - 1u) / WORKGROUP; // of an invocation, of keys as of values
 const PARTS: u32 = (QUERIES + 2u * KEYS - 1u) / (2u * KEYS); // of the queries, which go through the tile one after the other
 const QUERY_LOADS: u32 = (QUERIES / PARTS * UNITS + WORKGROUP - 1u) / WORKGROUP;
 // Rows end in padding, so that eight of them lie in different banks; each is whole units of 16 bytes, which matrices want.
 const PITCH: u32 = COLUMNS + 2u;
 // Where two invocations share a row of scores, which they read a vector each at a time.
-const S_PITCH: u32 = KEYS / 4u + min(WAYS, 2u);
+const S_PITCH: u32 = S_COLUMNS + min(WAYS, 2u);
 const P_PITCH: u32 = KEYS / 4u + 2u;
 
 alias Sums = array<MatC, 16>;
 alias Queries = array<MatA, 16>;
+alias Scored = array<MatC, 4>;
 alias Loaded = array<Raw, LOADS>;
+
+const_assert ROUNDS == 1u || (BATCH == 2u && SHOWN == 1u);
 
 // No variable here is smaller than 16 bytes: drivers lay them out back to back, and matrices are loaded from multiples of it.
 var<workgroup> tile: array<vec4<f16>, 2u * KEYS * PITCH>; // KEYS keys, then as many values; before them the queries
@@ -37,113 +42,113 @@ var<workgroup> weights: array<vec4<f16>, QUERIES * P_PITCH>;
 
 // naga 30 emits what a store's arguments compute after the store itself, hence the names for them.
 fn put_matrix(sum: MatC, own: u32, tile: u32) {
-    let at = own + tile % BATCH * (SIDE / 4u);
+    let at = own + tile % SHOWN * (SIDE / 4u);
     coopStoreT(sum, &scores[at], S_PITCH);
 }
 
 fn get_matrix(own: u32, tile: u32) -> MatC {
-    let at = own + tile % BATCH * (SIDE / 4u);
+    let at = own + tile % SHOWN * (SIDE / 4u);
     return coopLoadT<MatC>(&scores[at], S_PITCH);
 }
 
 fn store_batch(o: ptr<function, Sums>, own: u32, batch: u32) {
-    if TILES > 0u && batch == 0u / BATCH {
+    if TILES > 0u && batch == 0u / SHOWN {
         put_matrix((*o)[0], own, 0u);
     }
-    if TILES > 1u && batch == 1u / BATCH {
+    if TILES > 1u && batch == 1u / SHOWN {
         put_matrix((*o)[1], own, 1u);
     }
-    if TILES > 2u && batch == 2u / BATCH {
+    if TILES > 2u && batch == 2u / SHOWN {
         put_matrix((*o)[2], own, 2u);
     }
-    if TILES > 3u && batch == 3u / BATCH {
+    if TILES > 3u && batch == 3u / SHOWN {
         put_matrix((*o)[3], own, 3u);
     }
-    if TILES > 4u && batch == 4u / BATCH {
+    if TILES > 4u && batch == 4u / SHOWN {
         put_matrix((*o)[4], own, 4u);
     }
-    if TILES > 5u && batch == 5u / BATCH {
+    if TILES > 5u && batch == 5u / SHOWN {
         put_matrix((*o)[5], own, 5u);
     }
-    if TILES > 6u && batch == 6u / BATCH {
+    if TILES > 6u && batch == 6u / SHOWN {
         put_matrix((*o)[6], own, 6u);
     }
-    if TILES > 7u && batch == 7u / BATCH {
+    if TILES > 7u && batch == 7u / SHOWN {
         put_matrix((*o)[7], own, 7u);
     }
-    if TILES > 8u && batch == 8u / BATCH {
+    if TILES > 8u && batch == 8u / SHOWN {
         put_matrix((*o)[8], own, 8u);
     }
-    if TILES > 9u && batch == 9u / BATCH {
+    if TILES > 9u && batch == 9u / SHOWN {
         put_matrix((*o)[9], own, 9u);
     }
-    if TILES > 10u && batch == 10u / BATCH {
+    if TILES > 10u && batch == 10u / SHOWN {
         put_matrix((*o)[10], own, 10u);
     }
-    if TILES > 11u && batch == 11u / BATCH {
+    if TILES > 11u && batch == 11u / SHOWN {
         put_matrix((*o)[11], own, 11u);
     }
-    if TILES > 12u && batch == 12u / BATCH {
+    if TILES > 12u && batch == 12u / SHOWN {
         put_matrix((*o)[12], own, 12u);
     }
-    if TILES > 13u && batch == 13u / BATCH {
+    if TILES > 13u && batch == 13u / SHOWN {
         put_matrix((*o)[13], own, 13u);
     }
-    if TILES > 14u && batch == 14u / BATCH {
+    if TILES > 14u && batch == 14u / SHOWN {
         put_matrix((*o)[14], own, 14u);
     }
-    if TILES > 15u && batch == 15u / BATCH {
+    if TILES > 15u && batch == 15u / SHOWN {
         put_matrix((*o)[15], own, 15u);
     }
 }
 
 fn load_batch(o: ptr<function, Sums>, own: u32, batch: u32) {
-    if TILES > 0u && batch == 0u / BATCH {
+    if TILES > 0u && batch == 0u / SHOWN {
         (*o)[0] = get_matrix(own, 0u);
     }
-    if TILES > 1u && batch == 1u / BATCH {
+    if TILES > 1u && batch == 1u / SHOWN {
         (*o)[1] = get_matrix(own, 1u);
     }
-    if TILES > 2u && batch == 2u / BATCH {
+    if TILES > 2u && batch == 2u / SHOWN {
         (*o)[2] = get_matrix(own, 2u);
     }
-    if TILES > 3u && batch == 3u / BATCH {
+    if TILES > 3u && batch == 3u / SHOWN {
         (*o)[3] = get_matrix(own, 3u);
     }
-    if TILES > 4u && batch == 4u / BATCH {
+    if TILES > 4u && batch == 4u / SHOWN {
         (*o)[4] = get_matrix(own, 4u);
     }
-    if TILES > 5u && batch == 5u / BATCH {
+    if TILES > 5u && batch == 5u / SHOWN {
         (*o)[5] = get_matrix(own, 5u);
     }
-    if TILES > 6u && batch == 6u / BATCH {
+    if TILES > 6u && batch == 6u / SHOWN {
         (*o)[6] = get_matrix(own, 6u);
     }
-    if TILES > 7u && batch == 7u / BATCH {
+    if TILES > 7u && batch == 7u / SHOWN {
         (*o)[7] = get_matrix(own, 7u);
     }
-    if TILES > 8u && batch == 8u / BATCH {
+    if TILES > 8u && batch == 8u / SHOWN {
         (*o)[8] = get_matrix(own, 8u);
     }
-    if TILES > 9u && batch == 9u / BATCH {
+    if TILES > 9u && batch == 9u / SHOWN {
         (*o)[9] = get_matrix(own, 9u);
     }
-    if TILES > 10u && batch == 10u / BATCH {
+    if TILES > 10u && batch == 10u / SHOWN {
         (*o)[10] = get_matrix(own, 10u);
     }
-    if TILES > 11u && batch == 11u / BATCH {
+    if TILES > 11u && batch == 11u / SHOWN {
         (*o)[11] = get_matrix(own, 11u);
     }
-    if TILES > 12u && batch == 12u / BATCH {
+    if TILES > 12u && batch == 12u / SHOWN {
         (*o)[12] = get_matrix(own, 12u);
     }
-    if TILES > 13u && batch == 13u / BATCH {
+    if TILES > 13u && batch == 13u / SHOWN {
         (*o)[13] = get_matrix(own, 13u);
     }
-    if TILES > 14u && batch == 14u / BATCH {
+    if TILES > 14u && batch == 14u / SHOWN {
         (*o)[14] = get_matrix(own, 14u);
     }
-    if TILES > 15u && batch == 15u / BATCH {
+    if TILES > 15u && batch == 15u / SHOWN {
         (*o)[15] = get_matrix(own, 15u);
     }
 }
@@ -197,8 +202,8 @@ fn load_queries(q: ptr<function, Queries>, at: u32) {
     }
 }
 
-fn score(q: ptr<function, Queries>, own: u32) {
-    var s: array<MatC, 4>;
+fn score(q: ptr<function, Queries>, scored: ptr<function, Scored>) {
+    var s: Scored;
     {
         s[0] = coopMultiplyAdd((*q)[0], coopLoad<MatB>(&tile[0u * SIDE * PITCH + 0u * (SIDE / 4u)], PITCH), s[0]);
         if BATCH > 1u {
@@ -391,16 +396,7 @@ fn score(q: ptr<function, Queries>, own: u32) {
             s[3] = coopMultiplyAdd((*q)[15], coopLoad<MatB>(&tile[3u * SIDE * PITCH + 15u * (SIDE / 4u)], PITCH), s[3]);
         }
     }
-    put_matrix(s[0], own, 0u);
-    if BATCH > 1u {
-        put_matrix(s[1], own, 1u);
-    }
-    if BATCH > 2u {
-        put_matrix(s[2], own, 2u);
-    }
-    if BATCH > 3u {
-        put_matrix(s[3], own, 3u);
-    }
+    *scored = s;
 }
 
 fn weigh(o: ptr<function, Sums>, own: u32) {
@@ -494,23 +490,40 @@ fn attend(q: ptr<function, Queries>, o: ptr<function, Sums>, softmax: ptr<functi
     let own = row_of(lane);
     let way = way_of(lane);
     let first_own = first_of(lane);
-    score(q, first_own * S_PITCH);
+    var scored: Scored;
+    score(q, &scored);
+    var held: array<vec4<f32>, ROUNDS * HELD>;
+    put_matrix(scored[0], first_own * S_PITCH, 0u);
+    if SHOWN > 1u {
+        put_matrix(scored[1], first_own * S_PITCH, 1u);
+    }
+    if SHOWN > 2u {
+        put_matrix(scored[2], first_own * S_PITCH, 2u);
+        put_matrix(scored[3], first_own * S_PITCH, 3u);
+    }
     subgroupBarrier();
-    var top = (*softmax).top;
-    var held: array<vec4<f32>, HELD>;
-    var best = LOWEST;
     for (var i = 0u; i < HELD; i++) {
         held[i] = scores[own * S_PITCH + way + i * WAYS];
     }
+    if ROUNDS > 1u {
+        subgroupBarrier();
+        put_matrix(scored[1], first_own * S_PITCH, 0u);
+        subgroupBarrier();
+        for (var i = 0u; i < HELD; i++) {
+            held[(ROUNDS - 1u) * HELD + i] = scores[own * S_PITCH + way + i * WAYS];
+        }
+    }
+    var top = (*softmax).top;
+    var best = LOWEST;
     // Of prompts and long texts most tiles are wholly those of all rows.
     if !subgroupAll((key >= begin) & (key + KEYS <= end)) {
-        for (var i = 0u; i < HELD; i++) {
+        for (var i = 0u; i < ROUNDS * HELD; i++) {
             let at = vec4<u32>(key + 4u * (way + i * WAYS)) + vec4<u32>(0u, 1u, 2u, 3u);
             let inside = (at >= vec4<u32>(begin)) & (at < vec4<u32>(end));
             held[i] = select(vec4<f32>(LOWEST), held[i], inside);
         }
     }
-    for (var i = 0u; i < HELD; i++) {
+    for (var i = 0u; i < ROUNDS * HELD; i++) {
         best = max(best, max(max(held[i].x, held[i].y), max(held[i].z, held[i].w)));
     }
     for (var distance = 1u; distance < WAYS; distance <<= 1u) {
@@ -526,7 +539,7 @@ fn attend(q: ptr<function, Queries>, o: ptr<function, Sums>, softmax: ptr<functi
     var total = (*softmax).total * rescale;
     // Where a row has no key yet, 2^LOWEST is 0 and not 2^0.
     let base = select(top, 0.0, top == LOWEST);
-    for (var i = 0u; i < HELD; i++) {
+    for (var i = 0u; i < ROUNDS * HELD; i++) {
         let p = vec4<f16>(exp2(held[i] - base));
         // Of the rounded weights, so that they add up to one.
         total += dot(vec4<f32>(p), vec4<f32>(1.0));
@@ -571,11 +584,11 @@ fn put_rows(o: ptr<function, Sums>, softmax: Softmax, place: Place, count: u32, 
         subgroupBarrier();
         for (var i = 0u; i < HELD; i++) {
             let at = lane % SUBGROUP + i * SUBGROUP;
-            let row = at / (KEYS / 4u);
-            let column = batch * (KEYS / 4u) + at % (KEYS / 4u);
+            let row = at / S_COLUMNS;
+            let column = batch * S_COLUMNS + at % S_COLUMNS;
             let factor = subgroupShuffle(inverse, row * WAYS);
             if column < COLUMNS && first_own + row < count {
-                put_vector(place_of(place, first_own + row) + column, scores[(first_own + row) * S_PITCH + at % (KEYS / 4u)] * factor);
+                put_vector(place_of(place, first_own + row) + column, scores[(first_own + row) * S_PITCH + at % S_COLUMNS] * factor);
             }
         }
     }
