@@ -34,12 +34,15 @@ struct Params {
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-    // Tiles that share rows of w are neighbours, so that w comes from memory once.
+    // Neighbours share rows of the larger factor, which comes from memory once then.
     let tile = group.x + group.y * groups.x;
     let tiles_m = (params.m + TILE_M - 1u) / TILE_M;
-    let m0 = tile % tiles_m * TILE_M;
-    let n0 = tile / tiles_m * TILE_N;
-    if n0 >= params.n {
+    let tiles_n = (params.n + TILE_N - 1u) / TILE_N;
+    let along_m = select(tile % tiles_m, tile / tiles_n, X_LARGER);
+    let along_n = select(tile / tiles_m, tile % tiles_n, X_LARGER);
+    let m0 = along_m * TILE_M;
+    let n0 = along_n * TILE_N;
+    if along_n >= tiles_n || along_m >= tiles_m {
         return;
     }
     var sums: Sums;

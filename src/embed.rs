@@ -48,7 +48,7 @@ use crate::plan::{Builder, Plan};
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
 use crate::tokenizer::Tokenizer;
-use packing::{Padding, bucket};
+use packing::{bucket, fastest};
 use stream::{Compute, Pending};
 
 /// What is chosen at load.
@@ -62,7 +62,7 @@ pub struct LoadOptions {
     pub normalize: Option<bool>,
     /// Tokens of a text, those that start and end it among them; without it what the files say.
     pub max_tokens: Option<usize>,
-    /// Tokens that are computed together. More use a large GPU better and take more memory.
+    /// The most tokens that are computed together. More use a large GPU better and take more memory.
     pub batch_tokens: usize,
     /// Everything plainly in f32: the path that others are checked against.
     pub plain: bool,
@@ -70,7 +70,7 @@ pub struct LoadOptions {
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { dtype: None, pooling: None, normalize: None, max_tokens: None, batch_tokens: 8192, plain: false }
+        Self { dtype: None, pooling: None, normalize: None, max_tokens: None, batch_tokens: 12_288, plain: false }
     }
 }
 
@@ -176,9 +176,14 @@ impl Embedder {
         self.bert.dtype()
     }
 
-    /// Tokens that are computed together.
+    /// The most tokens that are computed together.
     pub fn batch_tokens(&self) -> usize {
         self.reader.batch_tokens()
+    }
+
+    /// How many texts of so many tokens, the shortest first, are computed together, batch by batch.
+    pub fn batches(&self, tokens: &[usize]) -> Vec<usize> {
+        fastest(tokens, self.batch_tokens(), |rows| self.bert.cost(self.context.profile(), rows))
     }
 
     /// How rows become a vector.
@@ -285,8 +290,8 @@ impl Compute for Embedder {
         &self.reader
     }
 
-    fn padding(&self) -> Padding {
-        Padding::None
+    fn batches(&self, lengths: &[usize]) -> Vec<usize> {
+        Embedder::batches(self, lengths)
     }
 
     fn submit(&mut self, parts: &[&[u32]]) -> Result<Pending> {

@@ -148,8 +148,8 @@ pub async fn run(
     }
     if embedder.context().profile().features.timestamps {
         // As many as are computed together.
-        let together = (embedder.batch_tokens() / tokens).max(1);
-        let batch = settings.batches.iter().max().map_or(1, |&batch| batch.min(together));
+        let texts = settings.batches.iter().max().copied().unwrap_or(1);
+        let batch = embedder.batches(&vec![tokens; texts]).into_iter().max().unwrap_or(1);
         kernels(embedder, batch, settings, checked, report, now, on_row).await?;
     }
     Ok(())

@@ -20,7 +20,7 @@ mod tests;
 
 use ::burn::tensor::Tensor;
 
-use super::packing::Padding;
+use super::packing::{Padding, batches};
 use super::reader::Reader;
 use super::stream::{self, Compute, Input, Pending, VectorStream};
 use super::{LoadOptions, ModelFiles, TextOptions};
@@ -96,11 +96,12 @@ impl Compute for BurnEmbedder {
         &self.reader
     }
 
-    fn padding(&self) -> Padding {
-        match self.kernels {
+    fn batches(&self, lengths: &[usize]) -> Vec<usize> {
+        let padding = match self.kernels {
             Kernels::Burn => Padding::Longest,
             Kernels::Own(_) => Padding::None,
-        }
+        };
+        batches(lengths, self.reader.batch_tokens(), padding)
     }
 
     fn submit(&mut self, parts: &[&[u32]]) -> Result<Pending> {

@@ -1,5 +1,7 @@
 //! Which parts go together, and the sizes that plans are built for.
 
+use std::collections::BTreeMap;
+
 /// The fewest rows of a plan: a tile of the matrix product.
 const LEAST_ROWS: usize = 32;
 /// More rows than these have eighths.
@@ -31,25 +33,57 @@ pub(super) enum Padding {
     Longest,
 }
 
-/// Cuts parts of these lengths, which grow, into batches of at most `most` rows: the number of parts of each.
+/// Cuts parts of these lengths, which grow, into batches of at most `most` rows: the number of parts of each. What is left over are the
+/// shortest, which are submitted last: the host writes them, and reads the others, while the device has a whole batch to do.
 pub(super) fn batches(lengths: &[usize], most: usize, padding: Padding) -> Vec<usize> {
     let mut batches = Vec::new();
     let (mut rows, mut count) = (0, 0);
-    for &length in lengths {
+    for i in (0..lengths.len()).rev() {
         let with = match padding {
-            Padding::None => rows + length,
+            Padding::None => rows + lengths[i],
             #[cfg(any(test, feature = "burn-inference"))]
-            Padding::Longest => (count + 1) * length,
+            Padding::Longest => (count + 1) * lengths[i + count],
         };
         if count > 0 && (with > most || ROWS_A_TEXT * (count + 1) > most) {
             batches.push(count);
             (rows, count) = (0, 0);
         }
-        rows += length;
+        rows += lengths[i];
         count += 1;
     }
     batches.extend((count > 0).then_some(count));
+    batches.reverse();
     batches
+}
+
+/// [`batches`] without padding that take the shortest time by `cost`, that of a plan of so many rows: of at most `most` rows, or of another
+/// size of plans, from half of that.
+pub(super) fn fastest(lengths: &[usize], most: usize, cost: impl Fn(usize) -> f64) -> Vec<usize> {
+    let mut costs = BTreeMap::new();
+    let mut time = |cut: &[usize]| {
+        let mut rest = lengths;
+        let mut total = 0.0;
+        for &count in cut {
+            let (batch, behind) = rest.split_at(count);
+            let rows = bucket(batch.iter().sum(), count, most)[0];
+            total += *costs.entry(rows).or_insert_with(|| cost(rows));
+            rest = behind;
+        }
+        total
+    };
+    let mut best = batches(lengths, most, Padding::None);
+    let mut least = time(&best);
+    let mut size = most / 2;
+    while size < most {
+        size = bucket(size + 1, 1, most)[0];
+        // A part that is longer is a batch of its own.
+        let cut = batches(lengths, size, Padding::None);
+        let total = time(&cut);
+        if total < least {
+            (best, least) = (cut, total);
+        }
+    }
+    best
 }
 
 #[cfg(test)]
@@ -81,6 +115,38 @@ mod tests {
                 at += count;
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn the_fastest_hold_every_part_and_are_no_slower(mut lengths in prop::collection::vec(1usize..500, 0..300), step in 1usize..400) {
+            lengths.sort_unstable();
+            // Turns of `step` rows, and something for each plan.
+            let cost = |rows: usize| (rows.div_ceil(step) * step + 50) as f64;
+            let total = |cut: &[usize]| {
+                let mut at = 0;
+                let time = cut.iter().map(|&count| {
+                    let rows: usize = lengths[at..at + count].iter().sum();
+                    assert!(rows <= 2000);
+                    at += count;
+                    cost(bucket(rows, count, 2000)[0])
+                });
+                let time: f64 = time.sum();
+                assert_eq!(at, lengths.len());
+                time
+            };
+            prop_assert!(total(&fastest(&lengths, 2000, cost)) <= total(&batches(&lengths, 2000, Padding::None)));
+        }
+    }
+
+    #[test]
+    fn the_fastest_batches_fill_whole_turns() {
+        // Turns of 5632 rows, of which plans of 64 texts leave half of the second idle.
+        let turns = |rows: usize| (rows.div_ceil(5632) * 5632 + 500) as f64;
+        assert_eq!(fastest(&[128; 1000], 12_288, turns), [[32].as_slice(), &[88; 11]].concat());
+        assert_eq!(fastest(&[128; 1000], 8192, turns), [[32].as_slice(), &[44; 22]].concat());
+        // The same time for every row: as few as possible, and the rest last, which is first here.
+        assert_eq!(fastest(&[128; 100], 8192, |rows| rows as f64 + 500.0), [36, 64]);
     }
 
     #[test]

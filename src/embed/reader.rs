@@ -81,7 +81,7 @@ impl Reader {
         self.max_tokens
     }
 
-    /// Tokens that are computed together.
+    /// The most tokens that are computed together.
     pub fn batch_tokens(&self) -> usize {
         self.batch_tokens
     }

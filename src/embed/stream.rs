@@ -8,7 +8,6 @@ use std::task::{Context as TaskContext, Poll};
 use futures_core::Stream;
 use futures_util::stream;
 
-use super::packing::{Padding, batches};
 use super::reader::Parts;
 use super::{Embedder, Reader, TextOptions};
 use crate::error::Result;
@@ -82,8 +81,8 @@ pub(super) trait Compute: MaybeSend {
     /// How texts are read.
     fn reader(&self) -> &Reader;
 
-    /// What parts of different lengths become in one batch.
-    fn padding(&self) -> Padding;
+    /// How many parts of these lengths, which grow, each batch has.
+    fn batches(&self, lengths: &[usize]) -> Vec<usize>;
 
     /// Submits a batch of parts to the device.
     fn submit(&mut self, parts: &[&[u32]]) -> Result<Pending>;
@@ -245,7 +244,7 @@ impl<C: Compute> Run<'_, C> {
         parts.sort_by_key(|part| part.tokens.len());
         let lengths: Vec<usize> = parts.iter().map(|part| part.tokens.len()).collect();
         let mut parts = parts.into_iter();
-        for count in batches(&lengths, reader.batch_tokens(), self.compute.padding()) {
+        for count in self.compute.batches(&lengths) {
             self.batches.push(parts.by_ref().take(count).collect());
         }
         Ok(self.next > start)

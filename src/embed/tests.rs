@@ -1,5 +1,6 @@
 //! A small random encoder with a small vocabulary, from safetensors and from GGUF, against the reference.
 
+use super::packing::fastest;
 use super::*;
 use crate::error::ErrorKind;
 use crate::format::{Safetensors, Value};
@@ -7,6 +8,7 @@ use crate::gpu::Adapter;
 use crate::kernels::testing::nmse;
 use crate::models::bert::Reference;
 use crate::models::bert::file::from_safetensors;
+use crate::models::bert::plan::cost;
 use crate::models::bert::testing::{tiny_config, tiny_gguf, tiny_json, tiny_safetensors};
 
 const WORDS: [&str; 17] = [
@@ -209,4 +211,20 @@ fn what_does_not_fit_is_said() {
     assert_eq!(error.kind(), ErrorKind::Tokenizer);
     let error = pollster::block_on(embedder.stream_tokens(&[vec![1], vec![120]]).next()).unwrap().unwrap_err();
     assert_eq!(error.to_string(), "text 1: token 120, expected one below 120");
+}
+
+/// What plans take by their cost is what those of all-MiniLM-L6-v2 took on an H100, and batches are cut by it.
+#[test]
+fn batches_are_those_that_were_fastest() {
+    let h100 = Profile::by_name("h100").unwrap();
+    let matrices = [[1152, 384], [384, 384], [1536, 384], [384, 1536]].map(|size| (size, DType::F16)).repeat(6);
+    let time = |rows: usize| cost(&h100, rows, &matrices, 6);
+    for (texts, ms) in [(44, 0.82), (48, 1.08), (52, 1.11), (56, 1.20), (64, 1.27), (88, 1.58)] {
+        let found = time(128 * texts) / time(128 * 64) * 1.27;
+        assert!((found / ms - 1.0).abs() < 0.05, "{texts} texts: {found} ms, measured {ms}");
+    }
+    // Of 100 texts 44 and 56 took 2.37 ms, 36 and 64 2.43, 12 and 88 2.48, 50 and 50 2.62, all at once 2.65.
+    assert_eq!(fastest(&[128; 100], 12_288, time), [44, 56]);
+    assert_eq!(fastest(&[128; 1000], 12_288, time), [[32].as_slice(), &[88; 11]].concat());
+    assert_eq!(fastest(&[128; 10], 12_288, time), [10]);
 }

@@ -103,7 +103,7 @@ const MANY: usize = 512;
 const ENOUGH_OF_MANY: usize = 192;
 /// Multiprocessors of the GPU that tiles were measured on, an H100, and a guess for others: each takes tiles one after the other, however
 /// many it holds at once, so that 144 of them take as long as 264.
-const MULTIPROCESSORS: usize = 132;
+pub(crate) const MULTIPROCESSORS: usize = 132;
 
 /// What a product multiplies, as far as its shape depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +114,25 @@ enum Factors {
     Unpacked,
     /// Quantised weights by bytes.
     Bytes,
+}
+
+/// Tiles for many rows and plain weights, and hundredths of the time that their sums take to that of the fastest, from the measurements
+/// that [`Shape::of_many`] tells of, less 3 us for a dispatch.
+fn times(k: usize) -> &'static [(CooperativeTile, usize)] {
+    match k {
+        0..=FEW => &[(FEW_ROUNDS, 100), (NARROW, 113)],
+        _ => &[(MANY_ROWS, 100), (ROWS_128[0], 101), (NARROW, 117)],
+    }
+}
+
+/// How long a product of `x[M, K]` in floats or halves with `w[N, K]` of a format takes: products of numbers that the multiprocessor
+/// with most of them would make meanwhile in the fastest tiles. Others than those of [`times`] are smaller, and taken for half as fast.
+pub(crate) fn cost(profile: &Profile, [m, n, k]: [usize; 3], weights: DType) -> f64 {
+    let factors = if weights.is_quantized() { Factors::Unpacked } else { Factors::Plain };
+    let shape = Shape::choose(profile, [m, n, k], factors);
+    let same = |tile| matches!(shape.unit, Unit::Cooperative { side, subgroup } if Shape::cooperative(tile, side, subgroup) == shape);
+    let time = times(k).iter().find(|(tile, _)| same(*tile)).map_or(200, |(_, time)| *time);
+    (shape.busiest(m, n) * k * time) as f64 / 100.0
 }
 
 impl Shape {
@@ -149,18 +168,12 @@ impl Shape {
     /// output 19, 16.6; up 57, 61. 4608 rows: QKV 28, 31; output 10.7, 16.5; up 38, 40. With K 1536, down, with [`MANY_ROWS`],
     /// `ROWS_128[0]` and [`NARROW`]: 55, 55, 48; 32, 28, 47.)
     fn of_many([m, n, k]: [usize; 3], side: u32, subgroup: u32, limits: &Limits) -> Option<Self> {
-        // The time for an area, from the same measurements less 3 us for a dispatch.
-        let tiles: &[(CooperativeTile, usize)] = match k {
-            0..=FEW => &[(FEW_ROUNDS, 100), (NARROW, 113)],
-            _ => &[(MANY_ROWS, 100), (ROWS_128[0], 101), (NARROW, 117)],
-        };
-        let shapes = tiles.iter().map(|&(tile, time)| (Self::cooperative(tile, side, subgroup), tile, time));
+        let shapes = times(k).iter().map(|&(tile, time)| (Self::cooperative(tile, side, subgroup), tile, time));
         let enough = |shape: &Self, tile| {
             shape.tiles(m, n).1 >= if tile == MANY_ROWS { ENOUGH_OF_MANY } else { ENOUGH_FOR_ARITHMETIC }
         };
-        let area = |shape: &Self| shape.tiles(m, n).1.div_ceil(MULTIPROCESSORS) * (shape.tile[0] * shape.tile[1]) as usize;
         let found = shapes.filter(|(shape, tile, _)| enough(shape, *tile) && shape.fits(limits));
-        found.min_by_key(|(shape, _, time)| area(shape) * time).map(|(shape, ..)| shape)
+        found.min_by_key(|(shape, _, time)| shape.busiest(m, n) * time).map(|(shape, ..)| shape)
     }
 
     /// The shapes that fit the profile and the product, the best first.
@@ -227,6 +240,11 @@ impl Shape {
     fn tiles(&self, m: usize, n: usize) -> (usize, usize) {
         let tiles_m = m.div_ceil(self.tile[0] as usize);
         (tiles_m, tiles_m * n.div_ceil(self.tile[1] as usize))
+    }
+
+    /// Sums of the multiprocessor that has most of them.
+    fn busiest(&self, m: usize, n: usize) -> usize {
+        self.tiles(m, n).1.div_ceil(MULTIPROCESSORS) * (self.tile[0] * self.tile[1]) as usize
     }
 
     /// Whether no tile reaches over an edge of `m` by `n`.
@@ -373,6 +391,7 @@ impl Matmul {
             .constant("TILE_M", tile_m)
             .constant("TILE_N", tile_n)
             .constant("TILE_K", tile_k)
+            .constant("X_LARGER", self.x.dims().0 > self.w.rows().max(MANY))
             // At 512 rows 7B's F16 prompts lost 4 % with it.
             .constant("WHOLE", self.x.dims().0 > MANY && shape.divides(self.x.dims().0, self.w.rows()))
             .slot("weights", format!("weights/{}", self.w.dtype()))
@@ -482,6 +501,10 @@ pub fn cases() -> Vec<Case> {
     add(DType::F16, [640, 3_328, 8], false, [0, 0]);
     add(DType::F16, [640, 1_920, 40], true, [4, 4]);
     add(DType::Q4_0, [640, 4_992, 32], false, [0, 0]);
+    // More rows of x than of w, whose tiles come in another order, with bounds and without.
+    add(DType::F16, [1300, 200, 40], false, [0, 0]);
+    add(DType::F16, [1280, 384, 8], true, [4, 4]);
+    add(DType::Q4_0, [700, 100, 32], false, [0, 0]);
     // Narrow tiles of both, and the wide ones of prompts.
     add(DType::F16, [520, 4_900, 8], false, [0, 0]);
     add(DType::F16, [576, 960, 40], false, [0, 0]);

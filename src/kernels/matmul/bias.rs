@@ -83,6 +83,8 @@ pub(super) fn cases() -> Vec<Case> {
         (DType::F16, [640, 2_560, 32], [0, 0], false, true),
         (DType::F16, [640, 1_920, 32], [0, 0], true, true),
         (DType::F16, [640, 2_560, 32], [8, 24], true, true),
+        // More rows of x than of w.
+        (DType::F16, [1280, 384, 64], [0, 0], true, true),
         // Four matrices of a subgroup side by side.
         (DType::F16, [500, 3_085, 40], [0, 0], false, false),
         (DType::F16, [640, 1_920, 40], [0, 0], false, false),
