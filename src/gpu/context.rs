@@ -27,6 +27,15 @@ use crate::shader::Spec;
 #[derive(Clone)]
 pub struct Context(Arc<Inner>);
 
+/// How a submission is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Until the system says that it is done.
+    Asleep,
+    /// By asking again and again, for milliseconds at most: for answers that take about as long as waking up does.
+    Awake,
+}
+
 /// Compiled shaders by what they were made from and how they use their bindings.
 type Pipelines = HashMap<(Spec, Vec<Access>), Arc<Pipeline>>;
 
@@ -160,7 +169,7 @@ impl Context {
             .filter(|_| features.contains(wgpu::Features::PIPELINE_CACHE));
         Ok(Self(Arc::new(Inner {
             #[cfg(not(target_arch = "wasm32"))]
-            poller: poller::Poller::start(device.clone()),
+            poller: poller::Poller::start(device.clone(), adapter.is_cpu()),
             device,
             queue,
             profile,
@@ -300,7 +309,7 @@ impl Context {
         self.0.queue.on_submitted_work_done(move || {
             let _ = sender.send(());
         });
-        self.wake_poller(submission);
+        self.wake_poller(submission, Wait::Asleep);
         let context = self.clone();
         async move {
             let _ = done.await;
@@ -363,11 +372,11 @@ impl Context {
     }
 
     /// Has the callbacks of a submission called as soon as it is done.
-    pub(super) fn wake_poller(&self, submission: wgpu::SubmissionIndex) {
+    pub(super) fn wake_poller(&self, submission: wgpu::SubmissionIndex, wait: Wait) {
         #[cfg(not(target_arch = "wasm32"))]
-        self.0.poller.wake(submission);
+        self.0.poller.wake(submission, wait);
         #[cfg(target_arch = "wasm32")]
-        drop(submission);
+        drop((submission, wait));
     }
 
     /// The pipeline of a spec, compiled at its first use.
@@ -489,18 +498,41 @@ mod poller {
 
     use std::sync::mpsc;
     use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::Wait;
+
+    /// The longest time awake for a submission.
+    const AWAKE: Duration = Duration::from_millis(3);
+    /// Cores of a host that has one to spare.
+    const MANY_CORES: usize = 4;
 
     pub(super) struct Poller {
-        sender: Option<mpsc::Sender<wgpu::SubmissionIndex>>,
+        sender: Option<mpsc::Sender<(wgpu::SubmissionIndex, Wait)>>,
         thread: Option<thread::JoinHandle<()>>,
     }
 
+    /// Calls callbacks as soon as they are due, until nothing is left to wait for or the time is over.
+    fn stay_awake(device: &wgpu::Device) {
+        let begun = Instant::now();
+        while device.poll(wgpu::PollType::Poll).is_ok_and(|status| !status.is_queue_empty()) && begun.elapsed() < AWAKE
+        {
+            thread::yield_now();
+        }
+    }
+
     impl Poller {
-        pub(super) fn start(device: wgpu::Device) -> Self {
+        /// A device that the CPU plays wants all cores itself.
+        pub(super) fn start(device: wgpu::Device, is_cpu: bool) -> Self {
+            let may_stay_awake =
+                !is_cpu && thread::available_parallelism().is_ok_and(|cores| cores.get() >= MANY_CORES);
             let (sender, receiver) = mpsc::channel();
             let run = move || {
                 // In the order of submission, each for itself: a wait for the newest would hold back what is done.
-                while let Ok(submission) = receiver.recv() {
+                while let Ok((submission, wait)) = receiver.recv() {
+                    if may_stay_awake && wait == Wait::Awake {
+                        stay_awake(&device);
+                    }
                     let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
                     // Errors reach the waiting side through its callback and the context's fault.
                     let _ = device.poll(wait);
@@ -510,9 +542,9 @@ mod poller {
             Self { sender: Some(sender), thread }
         }
 
-        pub(super) fn wake(&self, submission: wgpu::SubmissionIndex) {
+        pub(super) fn wake(&self, submission: wgpu::SubmissionIndex, wait: Wait) {
             if let Some(sender) = &self.sender {
-                let _ = sender.send(submission);
+                let _ = sender.send((submission, wait));
             }
         }
     }

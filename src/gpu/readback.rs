@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use futures_channel::oneshot;
 
 use super::buffer::Buffer;
-use super::context::Context;
+use super::context::{Context, Wait};
 use crate::error::{Error, Result};
 
 /// A pool of mappable buffers by size.
@@ -67,12 +67,22 @@ impl Readback {
 
     /// Asks for the mapping; to be called once the encoder has been submitted.
     pub(crate) fn submitted(self, submission: wgpu::SubmissionIndex) -> Pending {
+        self.map(submission, Wait::Asleep)
+    }
+
+    /// The same for bytes that somebody waits for and that come within milliseconds: a core is busy until they are there, as with what
+    /// other runtimes do at their synchronisations.
+    pub(crate) fn submitted_awake(self, submission: wgpu::SubmissionIndex) -> Pending {
+        self.map(submission, Wait::Awake)
+    }
+
+    fn map(self, submission: wgpu::SubmissionIndex, wait: Wait) -> Pending {
         let (sender, mapped) = oneshot::channel();
         self.staging.map_async(wgpu::MapMode::Read, .., move |result| {
             // Nobody waits any more where the receiver was dropped.
             let _ = sender.send(result);
         });
-        self.context.wake_poller(submission);
+        self.context.wake_poller(submission, wait);
         Pending { context: self.context, staging: Some(self.staging), mapped }
     }
 }

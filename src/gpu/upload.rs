@@ -28,6 +28,7 @@ mod mapped {
 
     use super::{Context, Destination, Result};
     use crate::error::Error;
+    use crate::gpu::context::Wait;
 
     /// Buffers under way at once: one is filled while others are copied.
     const BUFFERS: usize = 4;
@@ -105,7 +106,7 @@ mod mapped {
                 // Nobody waits any more where the loader is gone.
                 let _ = sender.send(result);
             });
-            self.context.wake_poller(submission);
+            self.context.wake_poller(submission, Wait::Asleep);
             self.busy.push_back((staging, mapped));
             Ok(())
         }

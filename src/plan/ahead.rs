@@ -39,7 +39,7 @@ impl Plan {
         );
         let mut encoder = self.context.encoder();
         let readback = self.context.record_read(&mut encoder, buffer, tensor.offset(), tensor.bytes());
-        let pending = readback.submitted(self.context.submit_recorded([steps, encoder.finish()]));
+        let pending = readback.submitted_awake(self.context.submit_recorded([steps, encoder.finish()]));
         *lock(&self.ahead) = Some(Ahead { context, commands: self.recorded(&self.steps, context) });
         Ok(pending)
     }
