@@ -38,8 +38,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let tile = group.x + group.y * groups.x;
     let tiles_m = (params.m + TILE_M - 1u) / TILE_M;
     let tiles_n = (params.n + TILE_N - 1u) / TILE_N;
-    let along_m = select(tile % tiles_m, tile / tiles_n, X_LARGER);
-    let along_n = select(tile / tiles_m, tile % tiles_n, X_LARGER);
+    let x_larger = params.m > params.n;
+    let along_m = select(tile % tiles_m, tile / tiles_n, x_larger);
+    let along_n = select(tile / tiles_m, tile % tiles_n, x_larger);
     let m0 = along_m * TILE_M;
     let n0 = along_n * TILE_N;
     if along_n >= tiles_n || along_m >= tiles_m {

@@ -28,6 +28,7 @@ mod minilm;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use files::ModelFiles;
@@ -48,7 +49,7 @@ use crate::plan::{Builder, Plan};
 use crate::profile::Profile;
 use crate::tensor::{Storage, Tensor};
 use crate::tokenizer::Tokenizer;
-use packing::{bucket, fastest};
+use packing::{Padding, batches, bucket, fastest, sizes};
 use stream::{Compute, Pending};
 
 /// What is chosen at load.
@@ -110,6 +111,8 @@ pub struct Embedder {
     reader: Reader,
     plain: bool,
     weight_bytes: u64,
+    /// How long plans take by their rows, where anything is known of it.
+    costs: Option<BTreeMap<usize, f64>>,
     /// The one used last at the end.
     plans: Vec<Ready>,
     /// Activations of all plans but the vectors: what one leaves there no other reads.
@@ -135,8 +138,11 @@ impl Embedder {
         let total_bytes = tensors.bytes();
         let mut report = |loaded_bytes| progress(LoadProgress { loaded_bytes, total_bytes });
         let bert = Bert::load(context, reader.config().clone(), Arc::new(tensors), &mut report).await?;
+        let cost = |rows: usize| Some((rows, bert.cost(context.profile(), rows)?));
+        let costs = (!options.plain).then(|| sizes(reader.batch_tokens()).map(cost).collect()).flatten();
         Ok(Self {
             context: context.clone(),
+            costs,
             bert,
             reader,
             plain: options.plain,
@@ -183,7 +189,11 @@ impl Embedder {
 
     /// How many texts of so many tokens, the shortest first, are computed together, batch by batch.
     pub fn batches(&self, tokens: &[usize]) -> Vec<usize> {
-        fastest(tokens, self.batch_tokens(), |rows| self.bert.cost(self.context.profile(), rows))
+        let most = self.batch_tokens();
+        match &self.costs {
+            Some(costs) => fastest(tokens, most, |rows| costs.get(&rows).copied().unwrap_or(f64::INFINITY)),
+            None => batches(tokens, most, Padding::None),
+        }
     }
 
     /// How rows become a vector.

@@ -147,7 +147,7 @@ pub async fn run(
         }
     }
     if embedder.context().profile().features.timestamps {
-        // As many as are computed together.
+        // The largest batch.
         let texts = settings.batches.iter().max().copied().unwrap_or(1);
         let batch = embedder.batches(&vec![tokens; texts]).into_iter().max().unwrap_or(1);
         kernels(embedder, batch, settings, checked, report, now, on_row).await?;

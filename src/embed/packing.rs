@@ -1,7 +1,5 @@
 //! Which parts go together, and the sizes that plans are built for.
 
-use std::collections::BTreeMap;
-
 /// The fewest rows of a plan: a tile of the matrix product.
 const LEAST_ROWS: usize = 32;
 /// More rows than these have eighths.
@@ -56,26 +54,36 @@ pub(super) fn batches(lengths: &[usize], most: usize, padding: Padding) -> Vec<u
     batches
 }
 
-/// [`batches`] without padding that take the shortest time by `cost`, that of a plan of so many rows: of at most `most` rows, or of another
-/// size of plans, from half of that.
+/// The sizes of plans of at most `most` rows, growing.
+pub(super) fn sizes(most: usize) -> impl Iterator<Item = usize> {
+    let next = move |size: &usize| (*size < most).then(|| bucket(size + 1, 1, most)[0]);
+    std::iter::successors(Some(bucket(1, 1, most)[0]), next)
+}
+
+/// What the fastest batches have to save for more sizes of plans to be worth it.
+const WORTH: f64 = 0.97;
+
+/// [`batches`] without padding that take the shortest time by `cost`, that of a plan of so many rows: of at most `most` rows, or of
+/// another size of plans, from half of that.
 pub(super) fn fastest(lengths: &[usize], most: usize, cost: impl Fn(usize) -> f64) -> Vec<usize> {
-    let mut costs = BTreeMap::new();
-    let mut time = |cut: &[usize]| {
+    let time = |cut: &[usize]| {
         let mut rest = lengths;
         let mut total = 0.0;
         for &count in cut {
             let (batch, behind) = rest.split_at(count);
-            let rows = bucket(batch.iter().sum(), count, most)[0];
-            total += *costs.entry(rows).or_insert_with(|| cost(rows));
+            total += cost(bucket(batch.iter().sum(), count, most)[0]);
             rest = behind;
         }
         total
     };
-    let mut best = batches(lengths, most, Padding::None);
-    let mut least = time(&best);
-    let mut size = most / 2;
-    while size < most {
-        size = bucket(size + 1, 1, most)[0];
+    let largest = batches(lengths, most, Padding::None);
+    // Every cut would be the same.
+    if largest.len() == 1 && lengths.iter().sum::<usize>().max(ROWS_A_TEXT * lengths.len()) <= most / 2 {
+        return largest;
+    }
+    let mut least = WORTH * time(&largest);
+    let mut best = largest;
+    for size in sizes(most).filter(|&size| size >= most / 2) {
         // A part that is longer is a batch of its own.
         let cut = batches(lengths, size, Padding::None);
         let total = time(&cut);
@@ -151,8 +159,10 @@ mod tests {
 
     #[test]
     fn sizes_are_few() {
-        let sizes: std::collections::BTreeSet<_> = (1..=16_384).map(|rows| bucket(rows, 1, 16_384)[0]).collect();
-        assert_eq!(sizes.len(), 45, "{sizes:?}");
+        let found: std::collections::BTreeSet<_> = (1..=16_384).map(|rows| bucket(rows, 1, 16_384)[0]).collect();
+        assert_eq!(found.len(), 45, "{found:?}");
+        assert!(sizes(16_384).eq(found));
+        assert!(sizes(200).last() == Some(200) && sizes(24).eq([32]));
         assert_eq!([128, 129, 200].map(|rows| bucket(rows, 1, 16_384)[0]), [128, 160, 224]);
         assert_eq!([4100, 4700, 12_800].map(|rows| bucket(rows, 1, 16_384)[0]), [4608, 5120, 13_312]);
     }

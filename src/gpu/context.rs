@@ -502,21 +502,27 @@ mod poller {
 
     use super::Wait;
 
-    /// The longest time awake for a submission.
+    /// The longest time awake for a submission, from when it was submitted: of a long stream of them, each of which waits for those
+    /// before, most are waited for asleep.
     const AWAKE: Duration = Duration::from_millis(3);
     /// Cores of a host that has one to spare.
     const MANY_CORES: usize = 4;
 
+    struct Entry {
+        submission: wgpu::SubmissionIndex,
+        awake_until: Option<Instant>,
+    }
+
     pub(super) struct Poller {
-        sender: Option<mpsc::Sender<(wgpu::SubmissionIndex, Wait)>>,
+        may_stay_awake: bool,
+        sender: Option<mpsc::Sender<Entry>>,
         thread: Option<thread::JoinHandle<()>>,
     }
 
-    /// Calls callbacks as soon as they are due, until nothing is left to wait for or the time is over.
-    fn stay_awake(device: &wgpu::Device) {
-        let begun = Instant::now();
-        while device.poll(wgpu::PollType::Poll).is_ok_and(|status| !status.is_queue_empty()) && begun.elapsed() < AWAKE
-        {
+    /// Asks for a submission again and again until it is done, or the time is over.
+    pub(super) fn stay_awake(device: &wgpu::Device, submission: &wgpu::SubmissionIndex, until: Instant) {
+        let now = || wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: Some(Duration::ZERO) };
+        while matches!(device.poll(now()), Err(wgpu::PollError::Timeout)) && Instant::now() < until {
             thread::yield_now();
         }
     }
@@ -529,9 +535,9 @@ mod poller {
             let (sender, receiver) = mpsc::channel();
             let run = move || {
                 // In the order of submission, each for itself: a wait for the newest would hold back what is done.
-                while let Ok((submission, wait)) = receiver.recv() {
-                    if may_stay_awake && wait == Wait::Awake {
-                        stay_awake(&device);
+                while let Ok(Entry { submission, awake_until }) = receiver.recv() {
+                    if let Some(until) = awake_until {
+                        stay_awake(&device, &submission, until);
                     }
                     let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: None };
                     // Errors reach the waiting side through its callback and the context's fault.
@@ -539,12 +545,13 @@ mod poller {
                 }
             };
             let thread = thread::Builder::new().name("anygpu-poller".into()).spawn(run).ok();
-            Self { sender: Some(sender), thread }
+            Self { may_stay_awake, sender: Some(sender), thread }
         }
 
         pub(super) fn wake(&self, submission: wgpu::SubmissionIndex, wait: Wait) {
             if let Some(sender) = &self.sender {
-                let _ = sender.send((submission, wait));
+                let awake = self.may_stay_awake && wait == Wait::Awake;
+                let _ = sender.send(Entry { submission, awake_until: awake.then(|| Instant::now() + AWAKE) });
             }
         }
     }
@@ -557,5 +564,34 @@ mod poller {
                 let _ = thread.join();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    /// Waiting awake ends when the submission is done, its callbacks called, or when the time is over.
+    #[test]
+    fn who_is_awake_sees_a_submission_done() {
+        let context = pollster::block_on(async {
+            Context::open(&Adapter::request(&Default::default()).await.unwrap(), None).await.unwrap()
+        });
+        let (from, to) = (context.buffer("from", 64 << 20).unwrap(), context.buffer("to", 64 << 20).unwrap());
+        for until in [Instant::now() + Duration::from_secs(60), Instant::now()] {
+            let mut encoder = context.encoder();
+            encoder.copy_buffer_to_buffer(from.raw(), 0, to.raw(), 0, 64 << 20);
+            let submission = context.submit(encoder);
+            let done = Arc::new(AtomicBool::new(false));
+            let seen = done.clone();
+            context.0.queue.on_submitted_work_done(move || seen.store(true, Ordering::Release));
+            poller::stay_awake(&context.0.device, &submission, until);
+            assert!(done.load(Ordering::Acquire) || until <= Instant::now());
+        }
+        pollster::block_on(context.finish()).unwrap();
     }
 }

@@ -32,7 +32,7 @@ pub struct Attention {
 pub(super) const KEYS: usize = 32;
 
 /// Workgroup memory that NVIDIA's Vulkan driver gives the workgroups of a multiprocessor together, each of which takes 1 KiB besides:
-/// on an H100 two run at once with 24 KiB each, three with 16 and four with 12, but one with 28.
+/// on an H100 two run at once with 24 KiB each, three with 16 and four with 12, but one with 28. A guess for others.
 const RESIDENT_BYTES: usize = 54 << 10;
 
 /// How attention by cooperative matrices lies in workgroup memory.
@@ -229,5 +229,23 @@ impl Shape {
             heads,
             scale: 1.0 / (head_dim as f32).sqrt(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_go_by_halves_where_that_makes_room() {
+        let tile = |queries, head_dim, side, subgroup| {
+            let Tile { shown, bytes } = Tile::new(queries, head_dim, side, subgroup);
+            (shown, bytes)
+        };
+        assert_eq!(tile(64, 32, 16, 32), (1, 16_384)); // three instead of two
+        assert_eq!(tile(64, 64, 16, 32), (2, 24_576)); // two in any case
+        assert_eq!(tile(64, 128, 16, 32), (2, 32_768)); // one
+        assert_eq!(tile(32, 32, 8, 32), (4, 12_800)); // four matrices
+        assert_eq!(tile(64, 32, 16, 128).0, 2); // a row of one is not whole vectors for eight
     }
 }

@@ -200,6 +200,8 @@ pub fn cases() -> Vec<Case> {
     // Several batches of sums, and maxima that rise by more than the headroom from page to page.
     let rising: Vec<_> = consecutive(0, 230, 34).collect();
     shapes.push(Shape { magnitude: 8.0, ..Shape::new(1, 1, 128, &rising) });
+    // Scores by halves, of which sums take several batches where there would be one.
+    shapes.push(Shape { magnitude: 8.0, ..Shape::new(1, 1, 32, &rising) });
     // Enough workgroups for teams of eight: one sequence whose scores rise, and two with shared keys.
     let many: Vec<_> = consecutive(0, 70, 130).collect();
     shapes.push(Shape { magnitude: 8.0, ..Shape::new(48, 48, 128, &many) });

@@ -125,14 +125,15 @@ fn times(k: usize) -> &'static [(CooperativeTile, usize)] {
     }
 }
 
-/// How long a product of `x[M, K]` in floats or halves with `w[N, K]` of a format takes: products of numbers that the multiprocessor
-/// with most of them would make meanwhile in the fastest tiles. Others than those of [`times`] are smaller, and taken for half as fast.
-pub(crate) fn cost(profile: &Profile, [m, n, k]: [usize; 3], weights: DType) -> f64 {
-    let factors = if weights.is_quantized() { Factors::Unpacked } else { Factors::Plain };
-    let shape = Shape::choose(profile, [m, n, k], factors);
-    let same = |tile| matches!(shape.unit, Unit::Cooperative { side, subgroup } if Shape::cooperative(tile, side, subgroup) == shape);
-    let time = times(k).iter().find(|(tile, _)| same(*tile)).map_or(200, |(_, time)| *time);
-    (shape.busiest(m, n) * k * time) as f64 / 100.0
+/// How long a product of `x[M, K]` in halves with `w[N, K]` in floats takes by cooperative matrices: products of numbers that the
+/// multiprocessor with most of them would make meanwhile in the fastest tiles. Tiles that [`times`] does not have are smaller, and taken
+/// for half as fast. `None` without such matrices.
+pub(crate) fn cost(profile: &Profile, [m, n, k]: [usize; 3]) -> Option<f64> {
+    let (side, subgroup) = cooperative(profile)?;
+    let shape = Shape::choose(profile, [m, n, k], Factors::Plain);
+    let known = times(k).iter().find(|(tile, _)| Shape::cooperative(*tile, side, subgroup) == shape);
+    let time = known.map_or(200, |(_, time)| *time);
+    Some((shape.busiest(m, n) * k * time) as f64 / 100.0)
 }
 
 impl Shape {
@@ -391,7 +392,6 @@ impl Matmul {
             .constant("TILE_M", tile_m)
             .constant("TILE_N", tile_n)
             .constant("TILE_K", tile_k)
-            .constant("X_LARGER", self.x.dims().0 > self.w.rows().max(MANY))
             // At 512 rows 7B's F16 prompts lost 4 % with it.
             .constant("WHOLE", self.x.dims().0 > MANY && shape.divides(self.x.dims().0, self.w.rows()))
             .slot("weights", format!("weights/{}", self.w.dtype()))

@@ -324,7 +324,7 @@ export interface EmbedderOptions {
   normalize?: boolean;
   /** Tokens that are read of a text; without it as the files say. */
   maxTokens?: number;
-  /** Tokens computed together; 4096 unless said otherwise. */
+  /** The most tokens computed together; 4096 unless said otherwise. */
   batchTokens?: number;
   /** A stored profile to clip the device to, such as "webgpu-baseline". */
   profile?: string;

@@ -48,7 +48,7 @@ struct Options {
     pooling: Option<PoolingName>,
     normalize: Option<bool>,
     max_tokens: Option<usize>,
-    /// Tokens computed together: as many as leave a GPU of a phone answering.
+    /// The most tokens computed together: as many as leave a GPU of a phone answering.
     batch_tokens: usize,
     /// See [`Choice`].
     profile: Option<String>,

@@ -49,7 +49,7 @@ pub struct EncoderArgs {
     /// The same by a name that the model's files know, such as query
     #[arg(long, value_name = "NAME")]
     prompt: Option<String>,
-    /// Tokens computed together
+    /// The most tokens computed together
     #[arg(long, value_name = "N", default_value_t = LoadOptions::default().batch_tokens)]
     batch_tokens: usize,
     /// Compute everything plainly in f32: the path that others are checked against

@@ -25,18 +25,18 @@ struct Norm {
     bias: Tensor,
 }
 
-/// How long a plan of so many rows takes, in products of numbers that a multiprocessor makes in the time: its products of matrices
-/// `[N, K]`, what attention and norms take, 0.36 of products by all multiprocessors evenly, and something for each step. (The two
-/// figures are fitted to plans of 44 to 88 texts of 128 tokens of all-MiniLM-L6-v2 on an H100.)
-pub(crate) fn cost(profile: &Profile, rows: usize, matrices: &[([usize; 2], DType)], layers: usize) -> f64 {
+/// How long a plan of so many rows takes, in products of numbers that a multiprocessor makes in the time: its products with matrices
+/// `[N, K]` of floats, what attention and norms take, 0.36 of products by all multiprocessors evenly, and something for each step. (The
+/// two figures are fitted to plans of 44 to 88 texts of 128 tokens of all-MiniLM-L6-v2 on an H100.)
+pub(crate) fn cost(profile: &Profile, rows: usize, matrices: &[[usize; 2]], layers: usize) -> Option<f64> {
     const BESIDE: f64 = 0.36;
     const OF_STEP: f64 = 1.1e6;
     const STEPS: f64 = 7.0;
-    let of = |&([n, k], dtype): &([usize; 2], DType)| {
+    let of = |&[n, k]: &[usize; 2]| {
         let evenly = (rows * n * k) as f64 / matmul::MULTIPROCESSORS as f64;
-        matmul::cost(profile, [rows, n, k], dtype) + BESIDE * evenly
+        Some(matmul::cost(profile, [rows, n, k])? + BESIDE * evenly)
     };
-    matrices.iter().map(of).sum::<f64>() + OF_STEP * STEPS * layers as f64
+    Some(matrices.iter().map(of).sum::<Option<f64>>()? + OF_STEP * STEPS * layers as f64)
 }
 
 /// A block's weights on the GPU.
@@ -144,12 +144,14 @@ impl Bert {
         self.embedding.dtype
     }
 
-    /// How long a plan of so many rows takes: see [`cost`].
-    pub(crate) fn cost(&self, profile: &Profile, rows: usize) -> f64 {
+    /// How long a plan of so many rows takes: see [`cost`]. `None` for weights and devices that nothing was measured of.
+    pub(crate) fn cost(&self, profile: &Profile, rows: usize) -> Option<f64> {
         let groups =
             self.layers.iter().flat_map(|layer| [&layer.qkv, &layer.attn_output, &layer.ffn_up, &layer.ffn_down]);
-        let matrices = groups.flatten().map(|(_, matrix)| ([matrix.rows, matrix.cols], matrix.dtype));
-        cost(profile, rows, &matrices.collect::<Vec<_>>(), self.layers.len())
+        let matrices: Vec<&Matrix> = groups.flatten().map(|(_, matrix)| matrix).collect();
+        let plain = matrices.iter().all(|matrix| !matrix.dtype.is_quantized());
+        let sizes: Vec<_> = matrices.iter().map(|matrix| [matrix.rows, matrix.cols]).collect();
+        plain.then(|| cost(profile, rows, &sizes, self.layers.len())).flatten()
     }
 
     /// Writes the steps.
