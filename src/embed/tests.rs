@@ -213,7 +213,7 @@ fn what_does_not_fit_is_said() {
     assert_eq!(error.to_string(), "text 1: token 120, expected one below 120");
 }
 
-/// What plans take by their cost is what those of all-MiniLM-L6-v2 took on an H100 (attention took a seventh more then), and batches
+/// What plans take by their cost is what those of all-MiniLM-L6-v2 took on an H100 (attention took a sixth more then), and batches
 /// are cut by it.
 #[test]
 fn batches_are_those_that_were_fastest() {
